@@ -1,0 +1,1 @@
+"""Weather and traffic forecasting on xarray."""

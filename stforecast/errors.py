@@ -1,0 +1,60 @@
+"""What stforecast raises when the data, a store or a model is not what was asked for."""
+
+from enum import StrEnum
+
+
+class ErrorKind(StrEnum):
+    """Kinds of fault, so that a program can tell them apart; the message carries the specifics."""
+
+    ARGUMENT = "ARGUMENT"
+    CHANNELS = "CHANNELS"
+    CKPT_CORRUPT = "CKPT_CORRUPT"
+    CKPT_INCOMPLETE = "CKPT_INCOMPLETE"
+    CKPT_MISMATCH = "CKPT_MISMATCH"
+    CONST = "CONST"
+    DIMS = "DIMS"
+    DISK_FULL = "DISK_FULL"
+    EMPTY_SELECTION = "EMPTY_SELECTION"
+    FILE_FORMAT = "FILE_FORMAT"
+    FILE_MISSING = "FILE_MISSING"
+    GRID_SHAPE = "GRID_SHAPE"
+    INF = "INF"
+    LEAK = "LEAK"
+    NAN = "NAN"
+    OUTPUT_EXISTS = "OUTPUT_EXISTS"
+    OUTPUT_INVALID = "OUTPUT_INVALID"
+    SHAPE = "SHAPE"
+    STORE_BUSY = "STORE_BUSY"
+    STORE_CORRUPT = "STORE_CORRUPT"
+    STORE_INCOMPLETE = "STORE_INCOMPLETE"
+    STORE_VERSION = "STORE_VERSION"
+    TIME_CALENDAR = "TIME_CALENDAR"
+    TIME_DUPLICATE = "TIME_DUPLICATE"
+    TIME_FREQ = "TIME_FREQ"
+    TIME_GAP = "TIME_GAP"
+    TIME_NAT = "TIME_NAT"
+    TIME_ORDER = "TIME_ORDER"
+    TIME_OVERLAP = "TIME_OVERLAP"
+    TIME_RANGE = "TIME_RANGE"
+    TIME_SHORT = "TIME_SHORT"
+    TIME_SLOT = "TIME_SLOT"
+    TIME_UNITS = "TIME_UNITS"
+    TRAIN_DIVERGED = "TRAIN_DIVERGED"
+    UNITS = "UNITS"
+    VAR_MISSING = "VAR_MISSING"
+
+
+class StforecastError(ValueError):
+    """A fault that a user can mend: what was wanted, what came and what to do, with its kind.
+
+    Attributes:
+        kind: the kind of fault, stable across releases.
+    """
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type["StforecastError"], tuple[ErrorKind, str]]:
+        # An exception raised on a dask worker travels pickled; the default would call __init__ with the message alone.
+        return type(self), (self.kind, str(self))

@@ -1,0 +1,373 @@
+"""CF axes, the horizontal grid, and the two contracts that every series and every forecast keeps."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.time_axis import check_gaps, check_times, show_time, time_step
+
+Positions = npt.NDArray[np.intp]
+
+# A grid read back from float32 is off by some 1e-6 of a degree; neighbouring cells are a whole spacing apart.
+COORDINATE_TOLERANCE = 1e-3
+
+_AXIS_OF_STANDARD_NAME = {
+    "time": "T",
+    "latitude": "Y",
+    "projection_y_coordinate": "Y",
+    "grid_latitude": "Y",
+    "longitude": "X",
+    "projection_x_coordinate": "X",
+    "grid_longitude": "X",
+    "air_pressure": "Z",
+    "height": "Z",
+    "altitude": "Z",
+    "depth": "Z",
+    "forecast_reference_time": "init_time",
+    "forecast_period": "lead_time",
+    "realization": "member",
+}
+_AXIS_OF_NAME = {
+    "time": "T",
+    "valid_time": "T",
+    "lat": "Y",
+    "latitude": "Y",
+    "y": "Y",
+    "row": "Y",
+    "lon": "X",
+    "longitude": "X",
+    "x": "X",
+    "column": "X",
+    "level": "Z",
+    "pressure_level": "Z",
+    "isobaricinhpa": "Z",
+    "plev": "Z",
+    "lev": "Z",
+    "init_time": "init_time",
+    "lead_time": "lead_time",
+    "prediction_timedelta": "lead_time",
+    "member": "member",
+    "number": "member",
+}
+_LATITUDE_UNITS = {"degrees_north", "degree_north", "degree_n", "degrees_n"}
+_LONGITUDE_UNITS = {"degrees_east", "degree_east", "degree_e", "degrees_e"}
+_PRESSURE_UNITS = {"hpa", "millibar", "millibars", "mbar"}
+
+
+def axis_of(dataset: xr.Dataset, dim: Hashable) -> str | None:
+    """What a dimension is, by CF: T, Z, Y, X, init_time, lead_time or member; None where nothing tells.
+
+    The coordinate's `axis`, `standard_name` and `units` are asked in this order, then its name.
+    """
+    attrs = dataset[dim].attrs if dim in dataset.coords else {}
+    # init_time carries axis: T in some stores, so what it is called in CF goes before the axis.
+    standard_name = _AXIS_OF_STANDARD_NAME.get(str(attrs.get("standard_name", "")))
+    if standard_name is not None:
+        return standard_name
+    if attrs.get("axis") in ("T", "Z", "Y", "X"):
+        return str(attrs["axis"])
+    units = str(attrs.get("units", "")).lower()
+    if units in _LATITUDE_UNITS:
+        return "Y"
+    if units in _LONGITUDE_UNITS:
+        return "X"
+    if units in _PRESSURE_UNITS:
+        return "Z"
+    return _AXIS_OF_NAME.get(str(dim).lower())
+
+
+def find_dims(dataset: xr.Dataset, *axes: str) -> tuple[str, ...]:
+    """The names of the dimensions that are these axes.
+
+    Args:
+        dataset: any labelled Dataset.
+        axes: names as `axis_of` gives them.
+
+    Raises:
+        StforecastError: DIMS, if an axis is there twice or not at all.
+    """
+    roles: dict[str, list[str]] = {}
+    for dim in dataset.dims:
+        role = axis_of(dataset, dim)
+        if role is not None:
+            roles.setdefault(role, []).append(str(dim))
+    for axis in axes:
+        found = roles.get(axis, [])
+        if len(found) != 1:
+            came = f"{' and '.join(found)} both look like it" if found else "none of them looks like it"
+            raise StforecastError(
+                ErrorKind.DIMS,
+                f"wanted one {_AXIS_WORDS.get(axis, axis)} dimension among {sorted(map(str, dataset.dims))}, but "
+                f"{came}; name it with the attribute axis='{axis}' or a CF standard_name on its coordinate",
+            )
+    return tuple(roles[axis][0] for axis in axes)
+
+
+_AXIS_WORDS = {"T": "time", "Z": "level", "Y": "latitude (Y)", "X": "longitude (X)"}
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The horizontal grid of a series: two one-dimensional axes, in the order in which the data hold them.
+
+    Attributes:
+        y_name: the dimension from south to north or north to south.
+        x_name: the dimension from west to east.
+        y: its coordinate values, (y,), degrees north on a geographic grid.
+        x: its coordinate values, (x,), degrees east on a geographic grid.
+        is_geographic: whether the axes are latitude and longitude; a city grid of rows and columns is a plane.
+    """
+
+    y_name: str
+    x_name: str
+    y: npt.NDArray[np.float64] = field(repr=False)
+    x: npt.NDArray[np.float64] = field(repr=False)
+    is_geographic: bool
+
+    def __post_init__(self) -> None:
+        for name, values in ((self.y_name, self.y), (self.x_name, self.x)):
+            if values.ndim != 1 or len(values) == 0:
+                raise StforecastError(
+                    ErrorKind.SHAPE,
+                    f"coordinate {name} has shape {values.shape}; a grid wants a one-dimensional axis with at "
+                    "least one cell (regrid curvilinear data first)",
+                )
+            apart = np.diff(values)
+            if not np.isfinite(values).all() or not ((apart > 0).all() or (apart < 0).all()):
+                raise StforecastError(
+                    ErrorKind.DIMS,
+                    f"coordinate {name} must be finite and strictly monotonic but holds {values[:5]}…; sort it, e.g. "
+                    f"dataset.sortby('{name}')",
+                )
+
+    @classmethod
+    def of(cls, dataset: xr.Dataset) -> "Grid":
+        """The grid of a series or a forecast, its axes found by CF.
+
+        Axes without coordinate values count their cells from 0.
+
+        Raises:
+            StforecastError: DIMS if there is not one Y and one X dimension, or one is not monotonic.
+        """
+        y_name, x_name = find_dims(dataset, "Y", "X")
+        return cls(
+            y_name,
+            x_name,
+            dataset[y_name].to_numpy().astype(np.float64),
+            dataset[x_name].to_numpy().astype(np.float64),
+            _is_latitude(dataset, y_name),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells along y and x."""
+        return len(self.y), len(self.x)
+
+    @property
+    def spans_globe(self) -> bool:
+        """Whether the last column's eastern neighbour is the first column."""
+        if not self.is_geographic or len(self.x) < 2:
+            return False
+        spacing = abs(self.x[1] - self.x[0])
+        return bool(np.isclose(abs(self.x[-1] - self.x[0]) + spacing, 360.0, atol=0.01 * spacing))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same cells in the same order, whatever the dimensions are called."""
+        return (
+            isinstance(other, Grid)
+            and self.shape == other.shape
+            and self.is_geographic == other.is_geographic
+            and _same_values(self.y, other.y)
+            and _same_values(self.x, other.x)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # equal within a tolerance, so no hash can agree with it
+
+    def __str__(self) -> str:
+        kind = ("latitude", "longitude") if self.is_geographic else (self.y_name, self.x_name)
+        axes = ", ".join(
+            f"{name} {values[0]:g}..{values[-1]:g}" + (f" by {values[1] - values[0]:g}" if len(values) > 1 else "")
+            for name, values in zip(kind, (self.y, self.x), strict=True)
+        )
+        return f"{self.shape[0]}x{self.shape[1]} ({axes})"
+
+    def positions_in(self, found: "Grid") -> tuple[Positions, Positions]:
+        """Where this grid's rows and columns stand in another that has the same cells in another order.
+
+        Latitudes are matched by value, longitudes modulo 360, so a flipped latitude or another longitude convention is
+        no difference.
+
+        Returns:
+            positions along `found`'s y, (y,), and along its x, (x,).
+
+        Raises:
+            StforecastError: GRID_SHAPE, naming both grids, if the cells do not coincide.
+        """
+        period = 360.0 if self.is_geographic else None
+        rows = _match(self.y, found.y, None) if self.is_geographic == found.is_geographic else None
+        columns = _match(self.x, found.x, period) if rows is not None else None
+        if rows is None or columns is None:
+            raise StforecastError(
+                ErrorKind.GRID_SHAPE, f"wanted the grid {self} but the data have {found}; regrid them or fit anew"
+            )
+        return rows, columns
+
+    def cell_area(self) -> xr.DataArray:
+        """Relative area of each row of cells, with mean 1, (y,).
+
+        A row between latitudes a and b covers sin(b) - sin(a) of the sphere. The outer bounds are extrapolated by half
+        a cell and cut at the poles, so regional grids are weighted correctly. Plane grids get ones.
+        """
+        if self.is_geographic:
+            area = np.abs(np.diff(np.sin(np.deg2rad(cell_bounds(self.y).clip(-90.0, 90.0)))))
+        else:
+            area = np.ones(len(self.y))
+        return xr.DataArray(
+            area / area.mean(), dims=self.y_name, coords={self.y_name: self.y}, name="cell_area", attrs={"units": "1"}
+        )
+
+
+def cell_bounds(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Bounds halfway between neighbouring cell centres, the outer ones extrapolated by half a cell, (n + 1,).
+
+    A single cell is taken to be one unit wide.
+
+    >>> cell_bounds(np.array([10.0, 12.0, 16.0]))
+    array([ 9., 11., 14., 18.])
+    """
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+
+
+def _is_latitude(dataset: xr.Dataset, dim: str) -> bool:
+    attrs = dataset[dim].attrs if dim in dataset.coords else {}
+    return (
+        attrs.get("standard_name") == "latitude"
+        or str(attrs.get("units", "")).lower() in _LATITUDE_UNITS
+        or (dim in dataset.coords and dim.lower() in ("lat", "latitude"))
+    )
+
+
+def _spacing(values: npt.NDArray[np.float64]) -> float:
+    return float(np.abs(np.diff(values)).min()) if len(values) > 1 else 1.0
+
+
+def _same_values(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> bool:
+    return bool(np.allclose(first, second, rtol=0, atol=COORDINATE_TOLERANCE * _spacing(first)))
+
+
+def _match(wanted: npt.NDArray[np.float64], found: npt.NDArray[np.float64], period: float | None) -> Positions | None:
+    """Positions of `wanted` values in `found`, or None unless they are the same values in some order."""
+    if len(wanted) != len(found):
+        return None
+    apart = wanted[:, None] - found[None, :]
+    if period is not None:
+        apart = (apart + period / 2) % period - period / 2
+    positions = np.abs(apart).argmin(axis=1)
+    nearest = np.abs(np.take_along_axis(apart, positions[:, None], axis=1))
+    is_same = (nearest <= COORDINATE_TOLERANCE * _spacing(wanted)).all() and len(set(positions)) == len(positions)
+    return positions if is_same else None
+
+
+def check_series(dataset: xr.Dataset, *, allow_gaps: bool = False) -> np.timedelta64:
+    """The step of a Dataset that keeps the contract of a series.
+
+    A series has variables (time, [level,] Y, X) with `units`, on a strictly increasing time axis of multiples of one
+    step, and one-dimensional Y and X axes that CF attributes or their names tell. Values are not looked at.
+
+    Args:
+        dataset: labelled data in physical units.
+        allow_gaps: whether frames may be absent from the time axis.
+
+    Raises:
+        StforecastError: VAR_MISSING without variables; DIMS, SHAPE, UNITS, or what `time_step` and `check_gaps` raise,
+            naming the variable or timestamp.
+    """
+    if not isinstance(dataset, xr.Dataset):
+        raise TypeError(f"wanted an xarray.Dataset, got {type(dataset).__name__}; a DataArray has .to_dataset(name=…)")
+    if not dataset.data_vars:
+        raise StforecastError(ErrorKind.VAR_MISSING, "the dataset has no data variables")
+    time, y, x = find_dims(dataset, "T", "Y", "X")
+    Grid.of(dataset)
+    for name, variable in dataset.data_vars.items():
+        missing = [dim for dim in (time, y, x) if dim not in variable.dims]
+        extra = [str(dim) for dim in variable.dims if dim not in (time, y, x) and axis_of(dataset, dim) != "Z"]
+        if missing or extra:
+            raise StforecastError(
+                ErrorKind.DIMS,
+                f"variable {name} has dimensions {tuple(map(str, variable.dims))}; a series has ({time}, [level,] {y}, "
+                f"{x}): select or drop what else there is",
+            )
+        if not np.issubdtype(variable.dtype, np.number) or np.issubdtype(variable.dtype, np.complexfloating):
+            raise StforecastError(ErrorKind.SHAPE, f"variable {name} is {variable.dtype}; a series holds real numbers")
+        if "units" not in variable.attrs:
+            raise StforecastError(
+                ErrorKind.UNITS,
+                f"variable {name} has no units; set dataset['{name}'].attrs['units'], '1' if it has none",
+            )
+    times: npt.NDArray[Any] = dataset[time].to_numpy() if time in dataset.coords else np.empty(0)
+    if not np.issubdtype(times.dtype, np.datetime64):
+        raise StforecastError(
+            ErrorKind.TIME_UNITS,
+            f"{time} holds {times.dtype} values (the first is {times[0] if len(times) else 'absent'}), not times; "
+            "decode it with its units, e.g. 'hours since 1900-01-01'",
+        )
+    step = time_step(times, name=time)
+    if not allow_gaps:
+        check_gaps(times, step, name=time)
+    return step
+
+
+def check_forecast(dataset: xr.Dataset) -> None:
+    """Refuse a Dataset that does not keep the contract of a forecast.
+
+    A forecast has variables (init_time, lead_time, [member,] [level,] Y, X) with `units` and the coordinate valid_time
+    (init_time, lead_time), which is their sum; lead times are positive and increase.
+
+    Raises:
+        StforecastError: VAR_MISSING, DIMS, UNITS or TIME_ORDER, naming what is amiss.
+    """
+    if not dataset.data_vars:
+        raise StforecastError(ErrorKind.VAR_MISSING, "the forecast has no data variables")
+    if "valid_time" not in dataset.coords or not {"init_time", "lead_time"} <= set(dataset.coords):
+        raise StforecastError(
+            ErrorKind.DIMS,
+            "a forecast has the coordinates init_time, lead_time and valid_time, this has "
+            f"{sorted(map(str, dataset.coords))}",
+        )
+    _, y, x = find_dims(dataset, "lead_time", "Y", "X")
+    for name, variable in dataset.data_vars.items():
+        if not {"init_time", "lead_time", y, x} <= set(variable.dims):
+            raise StforecastError(
+                ErrorKind.DIMS,
+                f"variable {name} has dimensions {tuple(map(str, variable.dims))}; a forecast has (init_time, "
+                f"lead_time, [level,] {y}, {x})",
+            )
+        if "units" not in variable.attrs:
+            raise StforecastError(ErrorKind.UNITS, f"variable {name} of the forecast has no units")
+    check_times(dataset["init_time"].to_numpy(), name="init_time")
+    lead = dataset["lead_time"].to_numpy()
+    if (
+        not np.issubdtype(lead.dtype, np.timedelta64)
+        or (lead <= np.timedelta64(0)).any()
+        or (np.diff(lead) <= np.timedelta64(0)).any()
+    ):
+        raise StforecastError(
+            ErrorKind.TIME_ORDER, f"lead_time must be positive, increasing timedeltas, not {lead[:4]}"
+        )
+    expected = dataset["init_time"] + dataset["lead_time"]
+    wrong = (dataset["valid_time"] != expected).to_numpy()
+    if wrong.any():
+        row, column = (int(index[0]) for index in np.nonzero(wrong))
+        raise StforecastError(
+            ErrorKind.TIME_ORDER,
+            f"valid_time is {show_time(dataset['valid_time'].to_numpy()[row, column])} where init_time + lead_time is "
+            f"{show_time(expected.to_numpy()[row, column])}",
+        )

@@ -1,0 +1,138 @@
+"""The time axis of a series: its step, its gaps, and what makes it unusable."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stforecast.errors import ErrorKind, StforecastError
+
+Times = npt.NDArray[np.datetime64]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Frames that a time axis leaves out.
+
+    Attributes:
+        after: the last frame before the gap.
+        before: the first frame behind it.
+        missing: how many steps are absent between the two.
+    """
+
+    after: np.datetime64
+    before: np.datetime64
+    missing: int
+
+    def __str__(self) -> str:
+        return f"{self.missing} missing between {show_time(self.after)} and {show_time(self.before)}"
+
+
+def show_time(time: np.datetime64) -> str:
+    """A timestamp as one reads it: to the minute, or to the second where that says more.
+
+    >>> show_time(np.datetime64("2016-01-23T06:30:00.000000000"))
+    '2016-01-23T06:30'
+    """
+    text = str(time.astype("datetime64[s]"))
+    return text.removesuffix(":00") if text != "NaT" else text
+
+
+def show_step(step: np.timedelta64) -> str:
+    """A step as one says it.
+
+    >>> show_step(np.timedelta64(30, "m")), show_step(np.timedelta64(6, "h")), show_step(np.timedelta64(48, "h"))
+    ('30 min', '6 h', '2 d')
+    """
+    seconds = int(step / np.timedelta64(1, "s"))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds % length == 0:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def check_times(times: Times, *, name: str = "time") -> None:
+    """Refuse a time axis that is not strictly increasing, or that has missing values.
+
+    Args:
+        times: datetime64 values, (time,).
+        name: what the messages call the axis, with its file where that is known.
+
+    Raises:
+        StforecastError: TIME_NAT, TIME_DUPLICATE or TIME_ORDER, naming the first offending timestamp.
+    """
+    if np.isnat(times).any():
+        row = int(np.isnat(times).argmax())
+        raise StforecastError(ErrorKind.TIME_NAT, f"{name} has no value (NaT) at row {row}; drop or mend that frame")
+    steps = np.diff(times)
+    if (steps == np.timedelta64(0)).any() or len(np.unique(times)) < len(times):
+        values, counts = np.unique(times, return_counts=True)
+        repeated = values[counts > 1]
+        first = ", ".join(show_time(value) for value in repeated[:3])
+        raise StforecastError(
+            ErrorKind.TIME_DUPLICATE,
+            f"{name} has {len(repeated)} duplicate timestamp{'s' if len(repeated) > 1 else ''} ({first}"
+            f"{', …' if len(repeated) > 3 else ''}); keep one frame each, e.g. dataset.drop_duplicates('time')",
+        )
+    if (steps < np.timedelta64(0)).any():
+        row = int((steps < np.timedelta64(0)).argmax()) + 1
+        raise StforecastError(
+            ErrorKind.TIME_ORDER,
+            f"{name} is not increasing: {show_time(times[row])} follows {show_time(times[row - 1])} at row {row}; "
+            "sort it, e.g. dataset.sortby('time')",
+        )
+
+
+def time_step(times: Times, *, name: str = "time") -> np.timedelta64:
+    """The step of a time axis: the one that most neighbouring frames are apart.
+
+    Args:
+        times: strictly increasing datetime64 values, (time,), at least two.
+        name: what the messages call the axis.
+
+    Raises:
+        StforecastError: what `check_times` refuses; TIME_SHORT with fewer than two frames; TIME_FREQ if some frames are
+            closer than the step or not a whole number of steps apart.
+    """
+    check_times(times, name=name)
+    if len(times) < 2:
+        raise StforecastError(ErrorKind.TIME_SHORT, f"{name} has {len(times)} frame(s); a step needs at least two")
+    apart = np.diff(times)
+    values, counts = np.unique(apart, return_counts=True)
+    step: np.timedelta64 = values[counts.argmax()]
+    odd = apart % step != np.timedelta64(0)
+    if odd.any():
+        row = int(odd.argmax())
+        raise StforecastError(
+            ErrorKind.TIME_FREQ,
+            f"{name} steps by {show_step(step)} but {show_time(times[row + 1])} comes {show_step(apart[row])} after "
+            f"{show_time(times[row])}; resample it to one step",
+        )
+    return step
+
+
+def find_gaps(times: Times, step: np.timedelta64) -> list[Gap]:
+    """The places where an axis leaves frames out, in order; an empty list where it is whole.
+
+    Args:
+        times: a time axis on multiples of `step`, (time,).
+        step: the step from `time_step`.
+    """
+    apart = np.diff(times) // step
+    return [Gap(times[row], times[row + 1], int(apart[row]) - 1) for row in np.flatnonzero(apart > 1)]
+
+
+def check_gaps(times: Times, step: np.timedelta64, *, name: str = "time") -> None:
+    """Refuse an axis with gaps.
+
+    Raises:
+        StforecastError: TIME_GAP, naming the first three gaps and how many there are.
+    """
+    gaps = find_gaps(times, step)
+    if gaps:
+        first = "; ".join(str(gap) for gap in gaps[:3])
+        raise StforecastError(
+            ErrorKind.TIME_GAP,
+            f"{name} has {len(gaps)} gap{'s' if len(gaps) > 1 else ''} at a step of {show_step(step)}: {first}"
+            f"{'; …' if len(gaps) > 3 else ''}; fill them, or declare them with allow_gaps=True (--allow-gaps)",
+        )
