@@ -1,6 +1,6 @@
 """CF axes, the horizontal grid, and the two contracts that every series and every forecast keeps."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -323,6 +323,49 @@ def check_series(dataset: xr.Dataset, *, allow_gaps: bool = False) -> np.timedel
     if not allow_gaps:
         check_gaps(times, step, name=time)
     return step
+
+
+def check_finite(variable: xr.DataArray) -> None:
+    """Refuse NaN and infinite values in a loaded variable (time, [level,] Y, X) of a series.
+
+    Raises:
+        StforecastError: NAN or INF, naming the variable, how many, and the first time and place.
+    """
+    finite = np.isfinite(variable.to_numpy())
+    if finite.all():
+        return
+    index = tuple(int(axis[0]) for axis in np.nonzero(~finite))
+    first = variable[index]
+    kind = ErrorKind.NAN if np.isnan(first.item()) else ErrorKind.INF
+    time, *others = variable.dims
+    times = variable[time].to_numpy()
+    place = [f"{dim} {first[dim].item():g}" for dim in others if dim in first.coords]
+    raise StforecastError(
+        kind,
+        f"variable {variable.name} has {int((~finite).sum())} {kind.lower()} value(s) between {show_time(times[0])} "
+        f"and {show_time(times[-1])}, the first at {', '.join([show_time(times[index[0]]), *place])}; fill or drop "
+        "them first",
+    )
+
+
+def with_forecast_times(forecast: xr.Dataset, *, time_attrs: Mapping[Hashable, Any]) -> xr.Dataset:
+    """The forecast with valid_time (init_time, lead_time) = init_time + lead_time and the CF attributes of all three.
+
+    Args:
+        forecast: has the coordinates init_time and lead_time.
+        time_attrs: attributes of the time axis that the forecast was made from; its time zone is kept.
+    """
+    zone = {"time_zone": time_attrs["time_zone"]} if "time_zone" in time_attrs else {}
+    valid_time = forecast["init_time"] + forecast["lead_time"]
+    forecast = forecast.assign_coords(valid_time=valid_time.transpose("init_time", "lead_time"))
+    for name, standard_name, long_name in (
+        ("init_time", "forecast_reference_time", "last frame seen"),
+        ("lead_time", "forecast_period", "time since the last frame seen"),
+        ("valid_time", "time", "time that is forecast"),
+    ):
+        own = {} if name == "lead_time" else zone
+        forecast[name].attrs = {"standard_name": standard_name, "long_name": long_name} | own
+    return forecast
 
 
 def check_forecast(dataset: xr.Dataset) -> None:

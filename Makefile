@@ -1,0 +1,40 @@
+# Everything runs in .venv, which `make` itself sets up from the ordinary package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Real series, where they are at hand (data/README.md says where they come from); tests skip without them.
+STFORECAST_DATA ?= $(wildcard $(abspath ../shared/data))
+export STFORECAST_DATA
+
+.PHONY: help install demo test lint real clean
+
+help:
+	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
+	@echo "make test   the test suite"
+	@echo "make lint   ruff and mypy"
+	@echo "make real   both real series whole; writes docs/results.md (needs STFORECAST_DATA)"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/python pipelines/demo.py
+
+test: install
+	$(BIN)/python -m pytest --numprocesses 2
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+real: install
+	$(BIN)/python pipelines/real.py
+
+clean:
+	rm -rf $(VENV) data/demo data/raw data/stores data/runs

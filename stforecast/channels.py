@@ -1,0 +1,169 @@
+"""The variables and levels of a series as the network's channels, in a fixed order."""
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.grid import axis_of, find_dims
+
+Frames = npt.NDArray[np.float32]
+
+# The spellings of one unit that the providers use.
+_UNIT_ALIASES = {
+    "degk": "K",
+    "kelvin": "K",
+    "k": "K",
+    "degc": "degC",
+    "celsius": "degC",
+    "degree_celsius": "degC",
+    "pascal": "Pa",
+    "pascals": "Pa",
+    "pa": "Pa",
+    "hpa": "hPa",
+    "millibar": "hPa",
+    "millibars": "hPa",
+    "mb": "hPa",
+    "m s**-1": "m s-1",
+    "m/s": "m s-1",
+    "m**2 s**-2": "m2 s-2",
+    "dimensionless": "1",
+    "": "1",
+}
+
+
+def canonical_units(units: object) -> str:
+    """One spelling for units that are the same.
+
+    >>> canonical_units("degK"), canonical_units("kelvin"), canonical_units("mm")
+    ('K', 'K', 'mm')
+    """
+    text = str(units).strip()
+    return _UNIT_ALIASES.get(text.lower(), text)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable of a series, as a model knows it.
+
+    Attributes:
+        name: its name in the series.
+        units: its physical units.
+        levels: its levels in the series' own order; empty for a variable without levels.
+        attrs: its other attributes that a forecast keeps, plain values only.
+    """
+
+    name: str
+    units: str
+    levels: tuple[float, ...]
+    attrs: Mapping[str, str | int | float]
+
+    @property
+    def channels(self) -> int:
+        """How many channels it takes."""
+        return max(len(self.levels), 1)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """CF's valid_min and valid_max, infinite where they are not stated."""
+        return float(self.attrs.get("valid_min", -np.inf)), float(self.attrs.get("valid_max", np.inf))
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The variables of a model, each with its levels, in the order of its channels.
+
+    Attributes:
+        variables: in order.
+    """
+
+    variables: tuple[Variable, ...]
+
+    @classmethod
+    def of(cls, series: xr.Dataset) -> "Channels":
+        """The channels of a series, in the order of its variables."""
+        return cls(tuple(_variable(series, name) for name in series.data_vars))
+
+    def __len__(self) -> int:
+        return sum(variable.channels for variable in self.variables)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variables' names, in order."""
+        return tuple(variable.name for variable in self.variables)
+
+    def select(self, series: xr.Dataset) -> xr.Dataset:
+        """The variables and levels of these channels out of a series that may have more, in this order.
+
+        Raises:
+            StforecastError: CHANNELS if a variable or level is missing; UNITS if one has other units; each named.
+        """
+        missing = [name for name in self.names if name not in series.data_vars]
+        if missing:
+            raise StforecastError(
+                ErrorKind.CHANNELS,
+                f"the model wants {', '.join(self.names)} but the series lacks {', '.join(missing)}; it has "
+                f"{', '.join(map(str, series.data_vars))}",
+            )
+        return xr.Dataset({item.name: _select_levels(series, item) for item in self.variables}, attrs=series.attrs)
+
+    def stack(self, series: xr.Dataset) -> Frames:
+        """The values of a series of these channels as frames (time, channel, y, x), float32; loads them."""
+        time, y, x = find_dims(series, "T", "Y", "X")
+        blocks = []
+        for item in self.variables:
+            values = series[item.name].transpose(time, ..., y, x).to_numpy().astype(np.float32, copy=False)
+            blocks.append(values if item.levels else values[:, None])
+        return np.concatenate(blocks, axis=1)
+
+    def unstack(self, frames: npt.NDArray[Any], *, axis: int) -> Iterable[tuple[Variable, npt.NDArray[Any]]]:
+        """Each variable with its values out of frames, (…, [level,] …) where the channels were along `axis`."""
+        first = 0
+        for item in self.variables:
+            values = np.take(frames, range(first, first + item.channels), axis=axis)
+            first += item.channels
+            yield item, values if item.levels else values.squeeze(axis)
+
+
+def _level_dim(series: xr.Dataset, name: Hashable) -> str | None:
+    return next((str(dim) for dim in series[name].dims if axis_of(series, dim) == "Z"), None)
+
+
+def _variable(series: xr.Dataset, name: Hashable) -> Variable:
+    variable, level = series[name], _level_dim(series, name)
+    kept = {
+        str(key): value.item() if isinstance(value, np.generic) else value
+        for key, value in variable.attrs.items()
+        if key in ("long_name", "standard_name", "valid_min", "valid_max", "cell_methods")
+    }
+    levels = tuple(float(value) for value in series[level].to_numpy()) if level is not None else ()
+    return Variable(str(name), str(variable.attrs["units"]), levels, kept)
+
+
+def _select_levels(series: xr.Dataset, item: Variable) -> xr.DataArray:
+    variable, level = series[item.name], _level_dim(series, item.name)
+    if canonical_units(variable.attrs["units"]) != canonical_units(item.units):
+        raise StforecastError(
+            ErrorKind.UNITS,
+            f"variable {item.name} is in {variable.attrs['units']!r} but the model was fitted in {item.units!r}; "
+            "convert it first",
+        )
+    if bool(item.levels) != (level is not None):
+        wanted = f"levels {item.levels}" if item.levels else "no levels"
+        raise StforecastError(
+            ErrorKind.CHANNELS,
+            f"variable {item.name} should have {wanted} but has dimensions {tuple(map(str, variable.dims))}",
+        )
+    if level is None:
+        return variable
+    there = series[level].to_numpy()
+    missing = [f"{value:g}" for value in item.levels if value not in there]
+    if missing:
+        raise StforecastError(
+            ErrorKind.CHANNELS, f"variable {item.name} lacks the level(s) {', '.join(missing)}; it has {there.tolist()}"
+        )
+    return variable.sel({level: list(item.levels)})

@@ -1,0 +1,287 @@
+import json
+import shutil
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from dask.callbacks import Callback
+from factory import make_city, make_series
+
+from stforecast import store
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.split import Split
+from stforecast.store import Layout, open_store, prepare
+
+
+def fractions(series: xr.Dataset) -> Split:
+    return Split.by_fraction(series["time"].to_numpy())
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several shards even for tiny series: 4x6 cells are 96 bytes a frame, so 4 frames a chunk and 12 a shard."""
+    monkeypatch.setattr(store, "CHUNK_BYTES", 384)
+    monkeypatch.setattr(store, "SHARD_BYTES", 1152)
+
+
+@pytest.mark.parametrize("levels", [(), (500.0, 850.0)])
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_store_gives_back_the_series(tmp_path: Path, levels: tuple[float, ...], descending: bool) -> None:
+    series = make_series(levels=levels, descending=descending, variables=("t2m", "u10"))
+    opened = prepare(series, tmp_path / "s.zarr", fractions(series))
+    for name in ("t2m", "u10"):
+        xr.testing.assert_allclose(opened[name].compute(), series[name], rtol=0, atol=6e-5)
+        assert opened[name].attrs == series[name].attrs
+        assert opened[name].dtype == np.float32
+    xr.testing.assert_identical(opened.coords.to_dataset().drop_attrs(deep=False), series.coords.to_dataset())
+
+
+def test_auxiliary_coordinates_and_the_time_zone_are_kept(tmp_path: Path) -> None:
+    city = make_city().assign_coords(latitude=("row", np.linspace(40.8, 40.7, 5), {"units": "degrees_north"}))
+    opened = prepare(city, tmp_path / "s.zarr", fractions(city))
+    xr.testing.assert_identical(opened.coords.to_dataset().drop_attrs(deep=False), city.coords.to_dataset())
+    assert opened["time"].attrs["time_zone"] == "America/New_York"
+
+
+def test_statistics_are_of_the_training_period_alone(tmp_path: Path) -> None:
+    series = make_series()
+    split = fractions(series)
+    changed = series.copy(deep=True)
+    changed["t2m"][60:] += 1000
+    prepare(series, tmp_path / "a.zarr", split)
+    prepare(changed, tmp_path / "b.zarr", split)
+    one, other = (open_store(tmp_path / name).attrs["normalization"] for name in ("a.zarr", "b.zarr"))
+    assert one == other
+    train = split.select(series, "train")["t2m"].to_numpy().astype(np.float64)
+    score = json.loads(one)["t2m"]
+    np.testing.assert_allclose([score["location"], score["scale"]], [train.mean(), train.std()], rtol=1e-12)
+
+
+def test_the_normalized_store_holds_scores_with_units_1(tmp_path: Path) -> None:
+    series = make_series()
+    split = fractions(series)
+    prepare(series, tmp_path / "s.zarr", split)
+    scores = open_store(tmp_path / "s.zarr", normalized=True)
+    train = split.select(scores, "train")["t2m"]
+    assert scores["t2m"].attrs["units"] == "1"
+    np.testing.assert_allclose([float(train.mean()), float(train.std())], [0, 1], atol=1e-5)
+
+
+def test_any_zarr_reader_opens_the_store_and_sees_what_is_in_it(tmp_path: Path) -> None:
+    series = make_series()
+    split = fractions(series)
+    prepare(series, tmp_path / "s.zarr", split)
+    plain = xr.open_zarr(tmp_path / "s.zarr")
+    xr.testing.assert_equal(plain["t2m"], open_store(tmp_path / "s.zarr", normalized=True)["t2m"])
+    assert Split.from_attrs(plain.attrs) == split
+    assert plain["t2m"].attrs["normalization"]["method"] == "z-score"
+    assert json.loads(plain.attrs["statistics_period"]) == ["2016-01-01T00:00", "2016-01-14T18:00"]
+    time = zarr.open_array(tmp_path / "s.zarr" / "time")
+    assert (time.dtype, time.attrs["units"]) == (np.dtype("int64"), "seconds since 1970-01-01")
+
+
+def test_each_shard_is_one_task(tmp_path: Path) -> None:
+    tasks = []
+
+    class Count(Callback):
+        def _pretask(self, key, dsk, state) -> None:
+            tasks.append(key)
+
+    series = make_series().chunk(time=2)
+    with Count():
+        prepare(series, tmp_path / "s.zarr", fractions(series))
+    assert len(tasks) == 2 * len(Layout.of(series).shards) == 14
+
+
+def test_chunks_of_the_input_change_no_byte(tmp_path: Path) -> None:
+    series = make_series()
+    prepare(series, tmp_path / "a.zarr", fractions(series))
+    prepare(series.chunk(time=5, latitude=2), tmp_path / "b.zarr", fractions(series))
+    files = [
+        {path.relative_to(root): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+        for root in (tmp_path / "a.zarr" / ".versions" / "1", tmp_path / "b.zarr" / ".versions" / "1")
+    ]
+    assert files[0] == files[1]
+
+
+def test_a_callers_distributed_client_gives_the_same_store(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
+    series = make_series()
+    prepare(series, tmp_path / "a.zarr", fractions(series))
+    with distributed.Client(n_workers=1, threads_per_worker=1, dashboard_address=None, processes=False):
+        prepare(series.chunk(time=5), tmp_path / "b.zarr", fractions(series))
+    one, other = (open_store(tmp_path / name).compute() for name in ("a.zarr", "b.zarr"))
+    xr.testing.assert_identical(one, other)
+
+
+def test_shards_cover_every_frame_once() -> None:
+    for frames in (1, 11, 12, 13, 80):
+        layout = Layout.of(make_series(frames))
+        rows = np.concatenate([np.arange(frames)[part] for part in layout.shards])
+        np.testing.assert_array_equal(rows, np.arange(frames))
+        assert layout.shard % layout.chunk == 0
+
+
+def spoil(series: xr.Dataset, value: float, row: int) -> xr.Dataset:
+    spoiled = series.copy(deep=True)
+    spoiled["t2m"][row, 1, 2] = value
+    return spoiled
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "match"),
+    [
+        (lambda: spoil(make_series(), np.nan, 30), ErrorKind.NAN, "variable t2m has 1 nan .* first at 2016-01-08T12:00"),
+        (lambda: spoil(make_series(), np.inf, 75), ErrorKind.INF, "variable t2m has 1 inf .* first at 2016-01-19T18:00"),
+        (lambda: make_series(absent=(8,)), ErrorKind.TIME_GAP, "1 gap .*allow_gaps"),
+        (lambda: make_series() * 0 + 5, ErrorKind.CONST, "variable t2m is constant"),
+    ],
+)
+def test_a_refused_series_leaves_nothing_behind(tmp_path: Path, make, kind: ErrorKind, match: str) -> None:
+    series = make()
+    with pytest.raises(StforecastError, match=match) as caught:
+        prepare(series, tmp_path / "s.zarr", fractions(series))
+    assert caught.value.kind == kind
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_a_split_outside_the_data_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    split = Split(train=("1979", "2015"), validation=("2016", "2016"), test=("2017", "2018"))
+    with pytest.raises(StforecastError, match="train period 1979..2015 holds no frame"):
+        prepare(make_series(), tmp_path / "s.zarr", split)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_declared_gap_is_kept_as_a_gap(tmp_path: Path) -> None:
+    series = make_series(absent=(8, 9))
+    opened = prepare(series, tmp_path / "s.zarr", fractions(series), allow_gaps=True)
+    np.testing.assert_array_equal(opened["time"], series["time"])
+    assert opened.attrs["gaps"] == 1
+
+
+def test_a_store_is_replaced_only_when_asked_and_open_ones_stay_readable(tmp_path: Path) -> None:
+    series, warmer = make_series(), make_series() + 7
+    warmer["t2m"].attrs = series["t2m"].attrs
+    path = tmp_path / "s.zarr"
+    before = prepare(series, path, fractions(series))
+    with pytest.raises(StforecastError, match="overwrite=True"):
+        prepare(warmer, path, fractions(series))
+    after = prepare(warmer, path, fractions(series), overwrite=True)
+    xr.testing.assert_allclose(before["t2m"].compute(), series["t2m"], rtol=0, atol=6e-5)
+    xr.testing.assert_allclose(after["t2m"].compute(), warmer["t2m"], rtol=0, atol=6e-5)
+
+
+def test_replacing_a_store_by_one_of_other_variables_leaves_no_stale_name(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    for name in ("t2m", "u10", "v10", "q"):
+        series = make_series(variables=(name,))
+        prepare(series, path, fractions(series), overwrite=True)
+    names = {entry.name for entry in path.iterdir()}
+    assert names == {".current", ".versions", "zarr.json", "time", "latitude", "longitude", "q"}
+    assert {version.name for version in (path / ".versions").iterdir()} == {"3", "4"}
+
+
+def test_a_failed_replacement_keeps_the_store_that_was_there(tmp_path: Path) -> None:
+    series = make_series()
+    path = tmp_path / "s.zarr"
+    prepare(series, path, fractions(series))
+    with pytest.raises(StforecastError, match="nan"):
+        prepare(spoil(series, np.nan, 3), path, fractions(series), overwrite=True)
+    xr.testing.assert_allclose(open_store(path)["t2m"].compute(), series["t2m"], rtol=0, atol=6e-5)
+    assert not (tmp_path / ".s.zarr.partial").exists()
+
+
+def test_what_a_killed_build_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".s.zarr.partial" / "t2m").mkdir(parents=True)
+    (tmp_path / ".s.zarr.partial" / "t2m" / "half").write_text("x")
+    series = make_series()
+    prepare(series, tmp_path / "s.zarr", fractions(series))
+    assert not (tmp_path / ".s.zarr.partial").exists()
+    assert not (tmp_path / "s.zarr" / "t2m" / "half").exists()
+
+
+def test_a_second_writer_hears_that_the_store_is_busy(tmp_path: Path) -> None:
+    series = make_series()
+    with (
+        store._lock(tmp_path / "s.zarr"),
+        pytest.raises(StforecastError, match="another process is writing") as caught,
+    ):
+        prepare(series, tmp_path / "s.zarr", fractions(series))
+    assert caught.value.kind == ErrorKind.STORE_BUSY
+
+
+def test_an_unrelated_folder_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "s.zarr").mkdir()
+    (tmp_path / "s.zarr" / "thesis.txt").write_text("years of work")
+    series = make_series()
+    with pytest.raises(StforecastError, match="is not a store that stforecast prepared"):
+        prepare(series, tmp_path / "s.zarr", fractions(series), overwrite=True)
+    assert (tmp_path / "s.zarr" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_store_survives_being_moved_and_copied(tmp_path: Path) -> None:
+    series = make_series()
+    prepare(series, tmp_path / "s.zarr", fractions(series))
+    shutil.copytree(tmp_path / "s.zarr", tmp_path / "copy.zarr", symlinks=True)
+    (tmp_path / "s.zarr").rename(tmp_path / "moved.zarr")
+    for name in ("copy.zarr", "moved.zarr"):
+        xr.testing.assert_allclose(open_store(tmp_path / name)["t2m"].compute(), series["t2m"], rtol=0, atol=6e-5)
+
+
+def test_a_missing_shard_is_nan_and_never_a_plausible_value(tmp_path: Path) -> None:
+    series = make_series()
+    prepare(series, tmp_path / "s.zarr", fractions(series))
+    (tmp_path / "s.zarr" / "t2m" / "c" / "1" / "0" / "0").unlink()
+    assert np.isnan(open_store(tmp_path / "s.zarr")["t2m"][12:24]).all()
+
+
+def test_a_flipped_bit_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+    series = make_series()
+    prepare(series, tmp_path / "s.zarr", fractions(series))
+    shard = tmp_path / "s.zarr" / "t2m" / "c" / "0" / "0" / "0"
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises((RuntimeError, ValueError)), dask.config.set(scheduler="synchronous"):
+        open_store(tmp_path / "s.zarr")["t2m"].load()
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda path: None, "there is no store at"),
+        (lambda path: path.mkdir(), "is not a store that stforecast prepared"),
+        (lambda path: path.write_text("x"), "is not a store that stforecast prepared"),
+    ],
+)
+def test_what_is_no_store_is_refused(tmp_path: Path, make, match: str) -> None:
+    make(tmp_path / "s.zarr")
+    with pytest.raises(StforecastError, match=match):
+        open_store(tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "match"),
+    [
+        ('"stforecast_store_version": 9', "has store version 9, this stforecast reads version 1"),
+        ('"stforecast_store_version": ', "metadata of .* cannot be read"),
+    ],
+)
+def test_other_versions_and_broken_metadata_are_named(tmp_path: Path, spoiled: str, match: str) -> None:
+    series = make_series()
+    prepare(series, tmp_path / "s.zarr", fractions(series))
+    root = tmp_path / "s.zarr" / "zarr.json"
+    root.write_text(root.read_text().replace('"stforecast_store_version": 1', spoiled))
+    with pytest.raises(StforecastError, match=match):
+        open_store(tmp_path / "s.zarr")
+
+
+def test_too_little_disk_is_said_before_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
+    series = make_series()
+    with pytest.raises(StforecastError, match="may need 8,448 bytes but 10 are free") as caught:
+        prepare(series, tmp_path / "s.zarr", fractions(series))
+    assert caught.value.kind == ErrorKind.DISK_FULL
