@@ -9,7 +9,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.time_axis import check_gaps, check_times, show_time, time_step
+from stforecast.time_axis import Times, check_gaps, check_times, show_time, time_step
+from stforecast.units import canonical_units
 
 Positions = npt.NDArray[np.intp]
 
@@ -274,6 +275,86 @@ def _match(wanted: npt.NDArray[np.float64], found: npt.NDArray[np.float64], peri
     nearest = np.abs(np.take_along_axis(apart, positions[:, None], axis=1))
     is_same = (nearest <= COORDINATE_TOLERANCE * _spacing(wanted)).all() and len(set(positions)) == len(positions)
     return positions if is_same else None
+
+
+def times_of(series: xr.Dataset) -> Times:
+    """The frames' times, (time,), datetime64[ns], whatever the dimension is called."""
+    (time,) = find_dims(series, "T")
+    times: Times = series[time].to_numpy().astype("datetime64[ns]")
+    return times
+
+
+def on_grid_of(found: xr.Dataset, wanted: xr.Dataset, *, name: str) -> xr.Dataset:
+    """The variables of `wanted` out of `found`, with its dimension names, its order of cells and its levels.
+
+    Cells are matched by label, so latitudes may run the other way and longitudes follow another convention; the labels
+    of `wanted` are taken over, so that arithmetic of both aligns exactly. Nothing is loaded.
+
+    Args:
+        found: variables (…, [level,] Y, X) with `units`.
+        wanted: a series or forecast on the grid to be on.
+        name: what the messages call `found`.
+
+    Raises:
+        StforecastError: VAR_MISSING, UNITS, GRID_SHAPE or CHANNELS (a level), naming the variable and both sides.
+    """
+    _check_variables(found, wanted, name)
+    found = found[list(wanted.data_vars)].reset_coords(drop=True)
+    dims, positions = [*find_dims(found, "Y", "X")], [*_cell_positions(found, wanted, name)]
+    wanted_dims, level = [*find_dims(wanted, "Y", "X")], _level_dim(found)
+    if level is not None:
+        wanted_level = str(_level_dim(wanted))
+        dims, wanted_dims = [*dims, level], [*wanted_dims, wanted_level]
+        positions.append(_level_positions(found[level], wanted[wanted_level], name))
+    # Indexing by an array copies, and makes reading a store slower, so what is in order already is left alone.
+    moved = {dim: rows for dim, rows in zip(dims, positions, strict=True) if not _is_in_order(rows, found.sizes[dim])}
+    found = found.isel(moved).drop_vars(dims, errors="ignore")
+    found = found.rename({old: new for old, new in zip(dims, wanted_dims, strict=True) if old != new})
+    return found.assign_coords({dim: wanted[dim].variable for dim in wanted_dims if dim in wanted.coords})
+
+
+def _cell_positions(found: xr.Dataset, wanted: xr.Dataset, name: str) -> tuple[Positions, Positions]:
+    try:
+        return Grid.of(wanted).positions_in(Grid.of(found))
+    except StforecastError as error:
+        raise StforecastError(error.kind, f"{name}: {error}") from error
+
+
+def _is_in_order(rows: Positions, size: int) -> bool:
+    return np.array_equal(rows, np.arange(size))
+
+
+def _check_variables(found: xr.Dataset, wanted: xr.Dataset, name: str) -> None:
+    missing = [str(variable) for variable in wanted.data_vars if variable not in found.data_vars]
+    if missing:
+        raise StforecastError(
+            ErrorKind.VAR_MISSING,
+            f"{name} lacks {', '.join(missing)}; it has {', '.join(map(str, found.data_vars)) or 'no variables'}",
+        )
+    for variable in wanted.data_vars:
+        there, here = found[variable].attrs.get("units"), wanted[variable].attrs.get("units")
+        if canonical_units(there) != canonical_units(here):
+            raise StforecastError(
+                ErrorKind.UNITS, f"{name} has {variable} in {there!r} but {here!r} was wanted; convert it first"
+            )
+        if (_level_dim(found[[variable]]) is None) != (_level_dim(wanted[[variable]]) is None):
+            raise StforecastError(
+                ErrorKind.CHANNELS,
+                f"{name} has {variable} with dimensions {tuple(map(str, found[variable].dims))}, the other side with "
+                f"{tuple(map(str, wanted[variable].dims))}: only one of them has levels; select one level of it",
+            )
+
+
+def _level_positions(found: xr.DataArray, wanted: xr.DataArray, name: str) -> Positions:
+    there, asked = found.to_numpy().tolist(), wanted.to_numpy().tolist()
+    missing = [level for level in asked if level not in there]
+    if missing:
+        raise StforecastError(ErrorKind.CHANNELS, f"{name} lacks level(s) {missing}; it has {there}")
+    return np.array([there.index(level) for level in asked])
+
+
+def _level_dim(dataset: xr.Dataset) -> str | None:
+    return next((str(dim) for dim in dataset.dims if axis_of(dataset, dim) == "Z"), None)
 
 
 def check_series(dataset: xr.Dataset, *, allow_gaps: bool = False) -> np.timedelta64:

@@ -88,37 +88,40 @@ class Split:
         return json.dumps({part: list(getattr(self, part)) for part in PARTS})
 
     def rows(self, times: Times) -> dict[str, slice]:
-        """The rows of a time axis that each part covers.
-
-        Args:
-            times: the time axis, (time,), increasing.
+        """The rows of a time axis, (time,), that each part covers, by part.
 
         Raises:
             StforecastError: TIME_RANGE, naming the part and both periods, if a part has no frame in the axis.
         """
-        rows = {}
-        for part in PARTS:
-            start, end = self._bounds(part)
-            first = int(np.searchsorted(times, start.to_datetime64(), side="left"))
-            behind = int(np.searchsorted(times, end.to_datetime64(), side="right"))
-            if first >= behind:
-                raise StforecastError(
-                    ErrorKind.TIME_RANGE,
-                    f"the {part} period {_show(getattr(self, part))} holds no frame; the data run from "
-                    f"{show_time(times[0])} to {show_time(times[-1])}",
-                )
-            rows[part] = slice(first, behind)
-        return rows
+        return {part: self.part_rows(times, part) for part in PARTS}
+
+    def part_rows(self, times: Times, part: str) -> slice:
+        """The rows of an increasing time axis, (time,), that one part covers.
+
+        Raises:
+            StforecastError: ARGUMENT for an unknown part; TIME_RANGE, naming both periods, if it has no frame in the
+                axis.
+        """
+        if part not in PARTS:
+            raise StforecastError(ErrorKind.ARGUMENT, f"unknown part {part!r} of a split; there are {', '.join(PARTS)}")
+        start, end = self._bounds(part)
+        first = int(np.searchsorted(times, start.to_datetime64(), side="left"))
+        behind = int(np.searchsorted(times, end.to_datetime64(), side="right"))
+        if first >= behind:
+            raise StforecastError(
+                ErrorKind.TIME_RANGE,
+                f"the {part} period {_show(getattr(self, part))} holds no frame; the data run from "
+                f"{show_time(times[0])} to {show_time(times[-1])}",
+            )
+        return slice(first, behind)
 
     def select(self, series: xr.Dataset, part: str) -> xr.Dataset:
         """The frames of one part ("train", "validation" or "test") of a series, (time, …), lazily.
 
         Raises:
-            StforecastError: ARGUMENT for another part; TIME_RANGE if it has no frame in the series.
+            StforecastError: what `part_rows` raises.
         """
-        if part not in PARTS:
-            raise StforecastError(ErrorKind.ARGUMENT, f"unknown part {part!r} of a split; there are {', '.join(PARTS)}")
-        return series.isel(time=self.rows(series["time"].to_numpy())[part])
+        return series.isel(time=self.part_rows(series["time"].to_numpy(), part))
 
     def _bounds(self, part: str) -> tuple[pd.Timestamp, pd.Timestamp]:
         period = getattr(self, part)

@@ -234,29 +234,17 @@ def _run(tasks: Iterable[Callable[[], Any]], description: str | None) -> list[An
     calls = [delayed(task, pure=False)() for task in tasks]
     if description is None:
         return list(compute(*calls))
-    with _Progress(description, len(calls)):
+    with _progress_bar(description, len(calls)):
         return list(compute(*calls))
 
 
-class _Progress(Callback):
-    """A progress bar over the tasks of one dask computation on threads."""
-
-    def __init__(self, description: str, total: int) -> None:
-        super().__init__(posttask=self._advance)
-        self._bar = rich.progress.Progress()
-        self._task = self._bar.add_task(description, total=total)
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        super().__enter__()
-        return self
-
-    def __exit__(self, *arguments: object) -> None:
-        super().__exit__(*arguments)
-        self._bar.stop()
-
-    def _advance(self, *_: object) -> None:
-        self._bar.advance(self._task)
+@contextmanager
+def _progress_bar(description: str, total: int) -> Iterator[None]:
+    """A bar that every task that dask ends on this machine's threads moves on."""
+    with rich.progress.Progress() as bar:
+        task = bar.add_task(description, total=total)
+        with Callback(posttask=lambda *_: bar.advance(task)):
+            yield
 
 
 def _fit(series: xr.Dataset, layout: Layout, train: slice, *, progress: bool) -> Normalization:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from stforecast.errors import ErrorKind, StforecastError
 
@@ -49,6 +50,25 @@ def show_step(step: np.timedelta64) -> str:
         if seconds % length == 0:
             return f"{seconds // length} {unit}"
     return f"{seconds} s"
+
+
+def parse_times(times: npt.ArrayLike, *, name: str) -> Times:
+    """Times in whatever form one writes them, as strictly increasing datetime64[ns], (time,).
+
+    Raises:
+        StforecastError: ARGUMENT if they are no times or none at all; what `check_times` refuses.
+
+    >>> parse_times("2016-01-23T06", name="init_times")
+    array(['2016-01-23T06:00:00.000000000'], dtype='datetime64[ns]')
+    """
+    try:
+        parsed: Times = pd.to_datetime(np.atleast_1d(np.asarray(times))).to_numpy("datetime64[ns]")
+    except (ValueError, TypeError) as error:
+        raise StforecastError(ErrorKind.ARGUMENT, f"{name} {times!r} are not times: {error}") from error
+    if not len(parsed):
+        raise StforecastError(ErrorKind.ARGUMENT, f"{name} is empty; give at least one")
+    check_times(parsed, name=name)
+    return parsed
 
 
 def check_times(times: Times, *, name: str = "time") -> None:

@@ -134,8 +134,16 @@ def spoil(series: xr.Dataset, value: float, row: int) -> xr.Dataset:
 @pytest.mark.parametrize(
     ("make", "kind", "match"),
     [
-        (lambda: spoil(make_series(), np.nan, 30), ErrorKind.NAN, "variable t2m has 1 nan .* first at 2016-01-08T12:00"),
-        (lambda: spoil(make_series(), np.inf, 75), ErrorKind.INF, "variable t2m has 1 inf .* first at 2016-01-19T18:00"),
+        (
+            lambda: spoil(make_series(), np.nan, 30),
+            ErrorKind.NAN,
+            "variable t2m has 1 nan .* first at 2016-01-08T12:00",
+        ),
+        (
+            lambda: spoil(make_series(), np.inf, 75),
+            ErrorKind.INF,
+            "variable t2m has 1 inf .* first at 2016-01-19T18:00",
+        ),
         (lambda: make_series(absent=(8,)), ErrorKind.TIME_GAP, "1 gap .*allow_gaps"),
         (lambda: make_series() * 0 + 5, ErrorKind.CONST, "variable t2m is constant"),
     ],

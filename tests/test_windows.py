@@ -12,9 +12,7 @@ STEP = np.timedelta64(6, "h")
 def brute_force(times: np.ndarray, length: int, part: range) -> list[int]:
     """Every row from which `length` frames follow one another by one step, all of them inside the part."""
     return [
-        row
-        for row in part
-        if all(row + k in part and times[row + k] == times[row] + k * STEP for k in range(length))
+        row for row in part if all(row + k in part and times[row + k] == times[row] + k * STEP for k in range(length))
     ]
 
 

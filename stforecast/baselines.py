@@ -1,0 +1,604 @@
+"""Simple forecasts that a network has to beat: persistence, climatology, historical average, damped anomalies."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.grid import Positions, check_series, find_dims, on_grid_of, times_of, with_forecast_times
+from stforecast.time_axis import Times, parse_times, show_step, show_time
+
+Floats = npt.NDArray[np.float64]
+Leads = npt.NDArray[np.timedelta64]
+
+BLOCK_BYTES = 64 * 2**20  # of float64 values read at once; bounds memory, whatever the length of the series
+
+_DAY = np.timedelta64(1, "D")
+
+
+class Baseline(Protocol):
+    """Whatever makes a forecast out of a series, without a network."""
+
+    def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
+        """A forecast (init_time, lead_time, [level,] Y, X) with the series' own names, grid order, units and attrs.
+
+        A frame that the forecast needs and the series has not got (in a gap, before the start) makes it NaN for that
+        init and lead time. The forecast is held in memory.
+
+        Args:
+            series: (time, [level,] Y, X), gaps allowed.
+            init_times: the last frame that each forecast may use; the last frame of the series by default.
+            horizon: how many steps of the series to forecast.
+
+        Raises:
+            StforecastError: what `check_series` raises; ARGUMENT if the horizon is below 1; TIME_ORDER for init times
+                that do not increase; TIME_FREQ for one between two steps; TIME_RANGE for one behind the series.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Persistence:
+    """The last frame, for every lead time."""
+
+    def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
+        """A forecast as `Baseline.predict` describes it."""
+        inits, leads, _ = _forecast_times(series, init_times, horizon)
+        return frames_at(series, np.repeat(inits[:, None], len(leads), axis=1), inits, leads, source="persistence")
+
+
+@dataclass(frozen=True)
+class SeasonalPersistence:
+    """The latest frame at or before the init time that is whole periods before the valid time.
+
+    Attributes:
+        period: a whole number of steps, e.g. a day ("same time yesterday") or a week.
+
+    Examples:
+        >>> SeasonalPersistence(np.timedelta64(7, "D"))
+        SeasonalPersistence(period=np.timedelta64(7,'D'))
+    """
+
+    period: np.timedelta64
+
+    def __post_init__(self) -> None:
+        if not self.period > np.timedelta64(0):
+            raise StforecastError(ErrorKind.ARGUMENT, f"period must be above zero, not {self.period}")
+
+    def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
+        """A forecast as `Baseline.predict` describes it.
+
+        Raises:
+            StforecastError: TIME_FREQ as well if the period is not a whole number of steps.
+        """
+        inits, leads, step = _forecast_times(series, init_times, horizon)
+        if self.period % step != np.timedelta64(0):
+            raise StforecastError(
+                ErrorKind.TIME_FREQ,
+                f"a period of {show_step(self.period)} is not a whole number of the series' steps of {show_step(step)}",
+            )
+        back = -(-leads // self.period) * self.period
+        wanted = inits[:, None] + (leads - back)[None, :]
+        return frames_at(series, wanted, inits, leads, source=f"persistence of {show_step(self.period)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Climatology:
+    """The mean seasonal and diurnal cycle of each cell, as harmonics fitted by least squares.
+
+    Two annual harmonics, up to four diurnal ones where the step divides a day, and all products of both, so that the
+    diurnal cycle changes with the season. What the training part cannot determine is left out: annual harmonics need
+    300 days of the year to have been seen (the first) or 365 (the second), diurnal ones a day; below, the seasonal
+    cycle is a constant.
+
+    Attributes:
+        coefficients: (harmonic, [level,] Y, X), float64, with the units of the series.
+        annual: how many annual harmonics.
+        diurnal: how many diurnal harmonics.
+    """
+
+    coefficients: xr.Dataset = field(repr=False)
+    annual: int
+    diurnal: int
+
+    name: ClassVar[str] = "climatology"
+
+    @staticmethod
+    def fit(series: xr.Dataset) -> "Climatology":
+        """The climatology of a training part, (time, [level,] Y, X).
+
+        It is read in blocks of time, so it may be larger than memory. NaNs are left out cell by cell; a cell with fewer
+        values than harmonics gets NaN.
+
+        Raises:
+            StforecastError: what `check_series` raises.
+        """
+        return _fit_climatology(series, check_series(series, allow_gaps=True))
+
+    def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
+        """A forecast as `Baseline.predict` describes it; it needs no frames, so it has no NaNs where the fit has none.
+
+        Raises:
+            StforecastError: VAR_MISSING, UNITS or GRID_SHAPE as well, if the series is not like the one of the fit.
+        """
+        return _predict_cycle(self, series, init_times, horizon)
+
+    def on(self, series: xr.Dataset) -> "Climatology":
+        """The same climatology in the order and with the names of a series' grid."""
+        return Climatology(on_grid_of(self.coefficients, series, name=f"the {self.name}"), self.annual, self.diurnal)
+
+    def at(self, name: str, times: Times) -> Floats:
+        """The cycle of a variable at any times, (time, [level,] y, x)."""
+        columns = _harmonics(times, self.annual, self.diurnal)
+        return np.tensordot(columns, self.coefficients[name].to_numpy(), axes=1)
+
+
+@dataclass(frozen=True, eq=False)
+class HistoricalAverage:
+    """The mean of each cell for each weekday and slot of the day, on the series' own clock.
+
+    A slot that no day of that weekday has seen falls back on its mean over all days, else it is NaN.
+
+    Attributes:
+        means: (weekday, slot, [level,] Y, X), float64, weekday 0 Monday, with the units of the series.
+        slot_length: the length of a slot: the step of the series, at most a day.
+    """
+
+    means: xr.Dataset = field(repr=False)
+    slot_length: np.timedelta64
+
+    name: ClassVar[str] = "historical average"
+
+    @staticmethod
+    def fit(series: xr.Dataset) -> "HistoricalAverage":
+        """The averages of a training part, (time, [level,] Y, X), read in blocks of time; NaNs are left out.
+
+        Raises:
+            StforecastError: what `check_series` raises; TIME_FREQ if the step neither divides a day nor is whole days.
+        """
+        step = check_series(series, allow_gaps=True)
+        if not _has_slots(step):
+            raise StforecastError(
+                ErrorKind.TIME_FREQ,
+                f"a historical average needs a step that divides a day, not {show_step(step)}; resample the series",
+            )
+        return _fit_average(series, step)
+
+    def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
+        """A forecast as `Baseline.predict` describes it; it needs no frames of the series.
+
+        Raises:
+            StforecastError: VAR_MISSING, UNITS or GRID_SHAPE as well, if the series is not like the one of the fit.
+        """
+        return _predict_cycle(self, series, init_times, horizon)
+
+    def on(self, series: xr.Dataset) -> "HistoricalAverage":
+        """The same averages in the order and with the names of a series' grid."""
+        return HistoricalAverage(on_grid_of(self.means, series, name=f"the {self.name}"), self.slot_length)
+
+    def at(self, name: str, times: Times) -> Floats:
+        """The average of a variable at any times, (time, [level,] y, x)."""
+        means: Floats = self.means[name].to_numpy()
+        rows = _slots(times, self.slot_length)
+        values: Floats = means.reshape(-1, *means.shape[2:])[rows]
+        return values
+
+
+Cycle = Climatology | HistoricalAverage
+
+
+@dataclass(frozen=True, eq=False)
+class DampedAnomalyPersistence:
+    """The mean cycle at the valid time, plus the last frame's departure from it, damped the more the longer the lead.
+
+    forecast = cycle(valid) + damping(lead) · (frame(init) - cycle(init)), where the damping of each cell and lead time
+    is the regression through the origin of later anomalies on earlier ones in the training part: for an AR(1) process
+    with coefficient φ it is φ**lead, and the forecast is the best there is. It is cut at CF's valid_min and valid_max
+    where the series states them.
+
+    Attributes:
+        cycle: Climatology or HistoricalAverage, whichever forecasts the last quarter of the training part better when
+            fitted on the rest: weather has seasons, traffic has weekdays.
+        damping: (lead_time, [level,] Y, X), float64; 0 where no anomaly was ever seen.
+    """
+
+    cycle: Cycle
+    damping: xr.Dataset = field(repr=False)
+
+    @staticmethod
+    def fit(series: xr.Dataset, *, horizon: int) -> "DampedAnomalyPersistence":
+        """The cycle and the damping of a training part, (time, [level,] Y, X), for lead times of 1..horizon steps.
+
+        It is read in blocks of time. Pairs of frames with a gap between them are used where both frames are there.
+
+        Raises:
+            StforecastError: what `check_series` raises; ARGUMENT if the horizon is below 1.
+        """
+        step = check_series(series, allow_gaps=True)
+        _check_horizon(horizon)
+        cycle = _best_cycle(series, step)
+        leads = step * np.arange(1, horizon + 1)
+        tables = {name: _damping(series, str(name), cycle, leads) for name in series.data_vars}
+        return DampedAnomalyPersistence(cycle, _tables(series, ("lead_time",), tables).assign_coords(lead_time=leads))
+
+    def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
+        """A forecast as `Baseline.predict` describes it.
+
+        Raises:
+            StforecastError: ARGUMENT as well if a lead time was not fitted; VAR_MISSING, UNITS or GRID_SHAPE if the
+                series is not like the one of the fit.
+        """
+        inits, leads, _ = _forecast_times(series, init_times, horizon)
+        fitted = self.damping["lead_time"].to_numpy()
+        if not np.isin(leads, fitted).all():
+            raise StforecastError(
+                ErrorKind.ARGUMENT,
+                f"the damping is fitted for lead times {show_step(fitted[0])} to {show_step(fitted[-1])} but "
+                f"{show_step(leads[0])} to {show_step(leads[-1])} are wanted; fit it with a longer horizon",
+            )
+        cycle, last = self.cycle.on(series), frames_at(series, inits[:, None], inits, leads[:1], source="")
+        damping = on_grid_of(self.damping, series, name="the damping").sel(lead_time=leads)
+        values = {}
+        for name, variable in series.data_vars.items():
+            anomaly = last[name].to_numpy() - _cycle_at(cycle, str(name), inits[:, None])
+            damped = _cycle_at(cycle, str(name), inits[:, None] + leads) + damping[name].to_numpy() * anomaly
+            values[name] = _within_valid_range(damped, variable.attrs)
+        return _forecast(series, values, inits, leads, source=f"{cycle.name} and damped anomaly persistence")
+
+
+def fit_references(names: Sequence[str], training: xr.Dataset | None = None, *, horizon: int) -> dict[str, Baseline]:
+    """Baselines by their names, fitted on the training part.
+
+    Args:
+        names: any of persistence, same_time_yesterday, same_time_last_week, climatology, historical_average,
+            damped_anomaly_persistence.
+        training: (time, [level,] Y, X), the frames that may be learnt from and no others; the first three need none.
+        horizon: the most steps that will be forecast.
+
+    Raises:
+        StforecastError: ARGUMENT for an unknown name, or without a training part for one that needs it; what the fits
+            raise.
+    """
+    names = (names,) if isinstance(names, str) else tuple(names)
+    known = {**_UNFITTED, **_FITTED}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"unknown reference(s) {', '.join(unknown)}; there are {', '.join(known)}"
+        )
+    return {name: _UNFITTED[name] if name in _UNFITTED else _fit(name, training, horizon) for name in names}
+
+
+def needs_training(names: Sequence[str]) -> bool:
+    """Whether any of these names is of a baseline that is fitted on a training part."""
+    return not set((names,) if isinstance(names, str) else names).isdisjoint(_FITTED)
+
+
+_UNFITTED: dict[str, Baseline] = {
+    "persistence": Persistence(),
+    "same_time_yesterday": SeasonalPersistence(_DAY),
+    "same_time_last_week": SeasonalPersistence(7 * _DAY),
+}
+_FITTED: dict[str, Callable[[xr.Dataset, int], Baseline]] = {
+    "climatology": lambda training, _: Climatology.fit(training),
+    "historical_average": lambda training, _: HistoricalAverage.fit(training),
+    "damped_anomaly_persistence": lambda training, horizon: DampedAnomalyPersistence.fit(training, horizon=horizon),
+}
+
+
+def _fit(name: str, training: xr.Dataset | None, horizon: int) -> Baseline:
+    if training is None:
+        raise StforecastError(ErrorKind.ARGUMENT, f"the reference {name} is fitted on a training part; pass training=")
+    return _FITTED[name](training, horizon)
+
+
+def frames_at(series: xr.Dataset, wanted: Times, inits: Times, leads: Leads, *, source: str) -> xr.Dataset:
+    """A forecast whose values are the frames of the series at wanted times, NaN where there is no such frame.
+
+    Args:
+        series: (time, [level,] Y, X).
+        wanted: which frame stands for each init and lead time, (init_time, lead_time).
+        inits: init times, (init_time,).
+        leads: lead times, (lead_time,).
+        source: how the forecast was made, for its attributes.
+    """
+    (time,) = find_dims(series, "T")
+    times = times_of(series)
+    rows = np.searchsorted(times, wanted).clip(max=len(times) - 1)
+    is_there = times[rows] == wanted
+    needed, where = np.unique(rows[is_there], return_inverse=True)
+    values = {}
+    for name, variable in series.data_vars.items():
+        frames = _ordered(variable.isel({time: needed}), time).to_numpy()
+        taken = np.full(wanted.shape + frames.shape[1:], np.nan, dtype=np.result_type(frames.dtype, np.float32))
+        taken[is_there] = frames[where]
+        values[name] = taken
+    return _forecast(series, values, inits, leads, source=source)
+
+
+def _ordered(variable: xr.DataArray, time: str) -> xr.DataArray:
+    """A variable as (time, [level,] Y, X), whatever the order in which it is held."""
+    y, x = find_dims(variable.to_dataset(name="variable"), "Y", "X")
+    return variable.transpose(time, ..., y, x)
+
+
+def _check_horizon(horizon: int) -> None:
+    if horizon < 1:
+        raise StforecastError(ErrorKind.ARGUMENT, f"horizon must be at least 1 step, not {horizon}")
+
+
+def _forecast_times(
+    series: xr.Dataset, init_times: npt.ArrayLike | None, horizon: int
+) -> tuple[Times, Leads, np.timedelta64]:
+    """Init times (init_time,), lead times (lead_time,) and the series' step."""
+    step = check_series(series, allow_gaps=True)
+    _check_horizon(horizon)
+    times = times_of(series)
+    inits = times[-1:] if init_times is None else parse_times(init_times, name="init_times")
+    if inits[-1] > times[-1]:
+        raise StforecastError(
+            ErrorKind.TIME_RANGE,
+            f"init time {show_time(inits[-1])} is behind the series, which runs from {show_time(times[0])} to "
+            f"{show_time(times[-1])}",
+        )
+    between = (inits - times[0]) % step != np.timedelta64(0)
+    if between.any():
+        raise StforecastError(
+            ErrorKind.TIME_FREQ,
+            f"init time {show_time(inits[between][0])} is between two steps of the series, which has one every "
+            f"{show_step(step)} from {show_time(times[0])}",
+        )
+    return inits, step * np.arange(1, horizon + 1), step
+
+
+def _forecast(
+    series: xr.Dataset, values: dict[Any, npt.NDArray[Any]], inits: Times, leads: Leads, *, source: str
+) -> xr.Dataset:
+    """A forecast with the labels of a series around values (init_time, lead_time, [level,] y, x)."""
+    (time,) = find_dims(series, "T")
+    variables = {}
+    for name, variable in series.data_vars.items():
+        inner = _ordered(variable, time).dims[1:]
+        dtype = np.result_type(variable.dtype, np.float32)
+        exact = values[name].astype(dtype, copy=False)
+        variables[name] = xr.Variable(("init_time", "lead_time", *inner), exact, dict(variable.attrs))
+    coords = {name: coord.variable for name, coord in series.coords.items() if time not in coord.dims}
+    forecast = xr.Dataset(
+        variables, coords | {"init_time": inits, "lead_time": leads}, {"source": f"stforecast baseline: {source}"}
+    )
+    return with_forecast_times(forecast, time_attrs=series[time].attrs)
+
+
+def _within_valid_range(values: npt.NDArray[Any], attrs: dict[str, Any]) -> npt.NDArray[Any]:
+    low, high = (float(attrs.get(name, bound)) for name, bound in (("valid_min", -np.inf), ("valid_max", np.inf)))
+    return values.clip(low, high) if np.isfinite([low, high]).any() else values
+
+
+def _predict_cycle(cycle: Cycle, series: xr.Dataset, init_times: npt.ArrayLike | None, horizon: int) -> xr.Dataset:
+    inits, leads, _ = _forecast_times(series, init_times, horizon)
+    cycle = cycle.on(series)
+    values = {name: _cycle_at(cycle, str(name), inits[:, None] + leads) for name in series.data_vars}
+    return _forecast(series, values, inits, leads, source=cycle.name)
+
+
+def _cycle_at(cycle: Cycle, name: str, times: Times) -> Floats:
+    """The cycle at (init_time, lead_time), each time computed once."""
+    unique, where = np.unique(times, return_inverse=True)
+    values: Floats = cycle.at(name, unique)[where.reshape(times.shape)]
+    return values
+
+
+def _tables(series: xr.Dataset, dims: tuple[str, ...], tables: dict[Any, Floats]) -> xr.Dataset:
+    """Fitted values (*dims, [level,] y, x) with the labels of the series that they were fitted on."""
+    (time,) = find_dims(series, "T")
+    coords = {name: coord.variable for name, coord in series.coords.items() if name in coord.dims and name != time}
+    variables = {
+        name: xr.Variable((*dims, *_ordered(series[name], time).dims[1:]), values, dict(series[name].attrs))
+        for name, values in tables.items()
+    }
+    return xr.Dataset(variables, coords)
+
+
+def blocks_of(variable: xr.DataArray, dim: str) -> Iterator[slice]:
+    """Rows along a dimension that are read at once: whole chunks, of about `BLOCK_BYTES` of float64 together."""
+    size = variable.sizes[dim]
+    length = BLOCK_BYTES // (8 * max(variable.size // size, 1))
+    chunk = max(variable.chunksizes.get(dim, (1,)))
+    length = max(length // chunk, 1) * chunk
+    for start in range(0, size, length):
+        yield slice(start, min(start + length, size))
+
+
+def _read(variable: xr.DataArray, time: str, rows: slice) -> Floats:
+    """Rows of a variable, (time, [level,] y, x), float64."""
+    values: Floats = _ordered(variable.isel({time: rows}), time).to_numpy().astype(np.float64)
+    return values
+
+
+def _fraction_of_year(times: Times) -> Floats:
+    """How much of the calendar year has gone, so that a date has nearly the same phase in every year, leap or not."""
+    year = times.astype("datetime64[Y]")
+    start = year.astype("datetime64[ns]")
+    fraction: Floats = (times - start) / ((year + 1).astype("datetime64[ns]") - start)
+    return fraction
+
+
+def _fraction_of_day(times: Times) -> Floats:
+    fraction: Floats = (times - times.astype("datetime64[D]")) / _DAY
+    return fraction
+
+
+def _annual_harmonics(times: Times) -> int:
+    """How many annual harmonics the frames determine.
+
+    Judged on the 120 days behind many fits to daily pressure and 6-hourly temperature: on 300 days, one harmonic
+    more than halves the error on temperature and costs 0.3 % on pressure; from 365 days on, a second one costs at
+    most 1.1 % and gains up to 1.5 %; on 200 days, two double the error.
+    """
+    seen = np.unique(times.astype("datetime64[D]") - times.astype("datetime64[Y]").astype("datetime64[D]"))
+    return int(len(seen) >= 300) + int(len(seen) >= 365)
+
+
+def _diurnal_harmonics(times: Times, step: np.timedelta64) -> int:
+    """Up to four, so that features of three hours are resolved; none where the step or the length shows no day."""
+    if _DAY % step != np.timedelta64(0) or times[-1] - times[0] + step < _DAY:
+        return 0
+    return min(4, int(_DAY / step) // 2)
+
+
+def _waves(fraction: Floats, number: int) -> Floats:
+    """Cosines and sines of the first harmonics, (time, 2 · number)."""
+    phase = 2 * np.pi * fraction[:, None] * np.arange(1, number + 1)
+    return np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
+
+
+def _harmonics(times: Times, annual: int, diurnal: int) -> Floats:
+    """One, annual waves, diurnal waves and the products of both, (time, harmonic)."""
+    year, day = _waves(_fraction_of_year(times), annual), _waves(_fraction_of_day(times), diurnal)
+    both = (year[:, :, None] * day[:, None, :]).reshape(len(times), 4 * annual * diurnal)
+    return np.concatenate([np.ones((len(times), 1)), year, day, both], axis=1)
+
+
+def _fit_climatology(series: xr.Dataset, step: np.timedelta64) -> Climatology:
+    (time,) = find_dims(series, "T")
+    times = times_of(series)
+    annual, diurnal = _annual_harmonics(times), _diurnal_harmonics(times, step)
+    columns = _harmonics(times, annual, diurnal)
+    tables = {name: _least_squares(series[name], time, columns) for name in series.data_vars}
+    return Climatology(_tables(series, ("harmonic",), tables), annual, diurnal)
+
+
+def _least_squares(variable: xr.DataArray, time: str, columns: Floats) -> Floats:
+    """Coefficients (harmonic, [level,] y, x) from normal equations that are summed up block by block."""
+    shape = _ordered(variable, time).shape[1:]
+    cells = int(np.prod(shape))
+    moments, counts = np.zeros((columns.shape[1], cells)), np.zeros(cells, np.intp)
+    for rows in blocks_of(variable, time):
+        values = _read(variable, time, rows).reshape(-1, cells)
+        missing = np.isnan(values)
+        counts += (~missing).sum(axis=0)
+        moments += columns[rows].T @ np.where(missing, 0.0, values)
+    normal = columns.T @ columns
+    solved = np.linalg.pinv(normal, rcond=1e-10, hermitian=True) @ moments
+    gappy = np.flatnonzero((counts >= columns.shape[1]) & (counts < len(columns)))
+    size = max(BLOCK_BYTES // normal.nbytes, 1)
+    for start in range(0, len(gappy), size):
+        cells_here = gappy[start : start + size]
+        own = normal - _missing_products(variable, time, columns, cells_here)
+        inverse = np.linalg.pinv(own, rcond=1e-10, hermitian=True)
+        solved[:, cells_here] = np.einsum("cij,jc->ic", inverse, moments[:, cells_here])
+    solved[:, counts < min(columns.shape[1], len(columns))] = np.nan
+    return solved.reshape(-1, *shape)
+
+
+def _missing_products(variable: xr.DataArray, time: str, columns: Floats, cells: Positions) -> Floats:
+    """What each cell's missing frames had contributed to the normal matrix, (cell, harmonic, harmonic)."""
+    number = columns.shape[1]
+    products = np.zeros((len(cells), number * number))
+    for rows in blocks_of(variable, time):
+        values = _read(variable, time, rows)
+        missing = np.isnan(values.reshape(len(values), -1)[:, cells])
+        some = missing.any(axis=1)
+        here = columns[rows][some]
+        products += missing[some].T.astype(np.float64) @ (here[:, :, None] * here[:, None, :]).reshape(-1, number**2)
+    return products.reshape(-1, number, number)
+
+
+def _has_slots(step: np.timedelta64) -> bool:
+    return bool(_DAY % step == np.timedelta64(0) or step % _DAY == np.timedelta64(0))
+
+
+def _slots(times: Times, slot_length: np.timedelta64) -> Positions:
+    """Weekday · slots of a day + slot, (time,)."""
+    days = times.astype("datetime64[D]")
+    weekday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+    rows: Positions = weekday * int(_DAY / slot_length) + (times - days) // slot_length
+    return rows
+
+
+def _fit_average(series: xr.Dataset, step: np.timedelta64) -> HistoricalAverage:
+    (time,) = find_dims(series, "T")
+    slot_length = min(step, _DAY.astype(step.dtype))
+    rows = _slots(times_of(series), slot_length)
+    tables = {name: _slot_means(series[name], time, rows, int(_DAY / slot_length)) for name in series.data_vars}
+    return HistoricalAverage(_tables(series, ("weekday", "slot"), tables), slot_length)
+
+
+def _slot_means(variable: xr.DataArray, time: str, rows: Positions, slots: int) -> Floats:
+    """Means (weekday, slot, [level,] y, x)."""
+    shape = _ordered(variable, time).shape[1:]
+    sums, counts = np.zeros((7 * slots, *shape)), np.zeros((7 * slots, *shape))
+    for block in blocks_of(variable, time):
+        values = _read(variable, time, block)
+        order = np.argsort(rows[block], kind="stable")
+        present, starts = np.unique(rows[block][order], return_index=True)
+        is_there = ~np.isnan(values[order])
+        sums[present] += np.add.reduceat(np.where(is_there, values[order], 0.0), starts, axis=0)
+        counts[present] += np.add.reduceat(is_there, starts, axis=0, dtype=np.float64)
+    sums, counts = sums.reshape(7, slots, *shape), counts.reshape(7, slots, *shape)
+    means = _mean(sums.sum(axis=0), counts.sum(axis=0), otherwise=np.array(np.nan))
+    return _mean(sums, counts, otherwise=means)
+
+
+def _mean(sums: Floats, counts: Floats, *, otherwise: Floats) -> Floats:
+    means: Floats = np.divide(sums, counts, out=np.broadcast_to(otherwise, sums.shape).copy(), where=counts > 0)
+    return means
+
+
+def _best_cycle(series: xr.Dataset, step: np.timedelta64) -> Cycle:
+    """The cycle of a training part, of the kind that does better in its last quarter when fitted on the rest.
+
+    Weekdays must lower the mean squared error by a tenth: on weather both are equally wrong while the first three
+    quarters are too short to show the seasons, and there the seasons are to be had with the whole part.
+    """
+    (time,) = find_dims(series, "T")
+    times = times_of(series)
+    first = int(np.searchsorted(times, times[0] + (times[-1] - times[0]) // 4 * 3))
+    if not _has_slots(step) or first == 0:
+        return _fit_climatology(series, step)
+    early, late = series.isel({time: slice(first)}), series.isel({time: slice(first, None)})
+    seasonal, weekly = _fit_climatology(early, step), _fit_average(early, step)
+    ratios = [_error_ratio(late, str(name), weekly, seasonal) for name in series.data_vars]
+    return _fit_average(series, step) if np.mean(ratios) < 0.9 else _fit_climatology(series, step)
+
+
+def _error_ratio(series: xr.Dataset, name: str, first: Cycle, second: Cycle) -> float:
+    """The mean squared error of one cycle over that of another, where both are finite; 1 if neither errs."""
+    (time,) = find_dims(series, "T")
+    times, squares = times_of(series), np.zeros(2)
+    for rows in blocks_of(series[name], time):
+        values = _read(series[name], time, rows)
+        errors = np.stack([values - cycle.at(name, times[rows]) for cycle in (first, second)])
+        squares += np.square(errors[:, np.isfinite(errors).all(axis=0)]).sum(axis=1)
+    return float(squares[0] / squares[1]) if squares[1] > 0 else 1.0
+
+
+def _damping(series: xr.Dataset, name: str, cycle: Cycle, leads: Leads) -> Floats:
+    """Regression of later anomalies on earlier ones through the origin, (lead_time, [level,] y, x)."""
+    (time,) = find_dims(series, "T")
+    times = times_of(series)
+    shape = (len(leads), *_ordered(series[name], time).shape[1:])
+    products, squares = np.zeros(shape), np.zeros(shape)
+    for rows in blocks_of(series[name], time):
+        behind = int(np.searchsorted(times, times[rows.stop - 1] + leads[-1], side="right"))
+        here = times[rows.start : behind]
+        anomalies = _read(series[name], time, slice(rows.start, behind)) - cycle.at(name, here)
+        for row, lead in enumerate(leads):
+            earlier, later = _pairs(here, times[rows], lead)
+            product = anomalies[earlier] * anomalies[later]
+            is_whole = np.isfinite(product)
+            products[row] += np.where(is_whole, product, 0.0).sum(axis=0)
+            squares[row] += np.where(is_whole, np.square(anomalies[earlier]), 0.0).sum(axis=0)
+    damping: Floats = np.divide(products, squares, out=np.zeros(shape), where=squares > 0)
+    return damping
+
+
+def _pairs(times: Times, origins: Times, lead: np.timedelta64) -> tuple[Positions, Positions]:
+    """Rows of `times` that are `lead` apart: the first ones among its beginning `origins`, and the later ones."""
+    later = np.searchsorted(times, origins + lead).clip(max=len(times) - 1)
+    is_there = times[later] == origins + lead
+    return np.flatnonzero(is_there), later[is_there]
