@@ -1,1 +1,75 @@
-"""Weather and traffic forecasting on xarray."""
+"""Weather and traffic forecasting on xarray: one labelled Dataset in, a labelled, verified forecast out."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stforecast import baselines, plot, verification
+    from stforecast.errors import ErrorKind, StforecastError
+    from stforecast.forecaster import Forecaster, NetworkConfig, fit, predict
+    from stforecast.forecasts import open_forecast, write_forecast
+    from stforecast.sources import open_dataset
+    from stforecast.sources.sample import write_sample
+    from stforecast.split import Split
+    from stforecast.store import open_store, prepare
+    from stforecast.training import TrainingConfig
+    from stforecast.verification import evaluate, score_table
+
+# Where each public name lives. Names are imported when they are asked for, so that `import stforecast` costs next to
+# nothing and neither torch nor matplotlib is loaded by who only opens a store.
+_HOMES = {
+    "ErrorKind": "errors",
+    "Forecaster": "forecaster",
+    "NetworkConfig": "forecaster",
+    "Split": "split",
+    "StforecastError": "errors",
+    "TrainingConfig": "training",
+    "baselines": "",
+    "evaluate": "verification",
+    "fit": "forecaster",
+    "open_dataset": "sources",
+    "open_forecast": "forecasts",
+    "open_store": "store",
+    "plot": "",
+    "predict": "forecaster",
+    "prepare": "store",
+    "score_table": "verification",
+    "verification": "",
+    "write_forecast": "forecasts",
+    "write_sample": "sources.sample",
+}
+
+__all__ = [
+    "ErrorKind",
+    "Forecaster",
+    "NetworkConfig",
+    "Split",
+    "StforecastError",
+    "TrainingConfig",
+    "baselines",
+    "evaluate",
+    "fit",
+    "open_dataset",
+    "open_forecast",
+    "open_store",
+    "plot",
+    "predict",
+    "prepare",
+    "score_table",
+    "verification",
+    "write_forecast",
+    "write_sample",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stforecast' has no attribute {name!r}")
+    home = _HOMES[name]
+    if not home:
+        return importlib.import_module(f"stforecast.{name}")
+    return getattr(importlib.import_module(f"stforecast.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

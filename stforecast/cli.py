@@ -1,0 +1,222 @@
+"""The command line: verbs that each call one public function."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy.typing as npt
+import typer
+import xarray as xr
+from rich.console import Console
+
+import stforecast as stf
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.split import PARTS, Split, parse_period
+from stforecast.store import is_store
+
+app = typer.Typer(
+    help="Weather and traffic forecasting on xarray: sample, prepare, fit, predict, evaluate, plot.",
+    epilog="A first forecast: stforecast sample weather raw; stforecast prepare raw t2m.zarr --variable t2m; "
+    "stforecast fit t2m.zarr model; stforecast predict model t2m.zarr forecast.nc",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class SampleKind(StrEnum):
+    """What can be generated."""
+
+    WEATHER = "weather"
+    TRAFFIC = "traffic"
+
+
+class Part(StrEnum):
+    """The parts of a split."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+StorePath = Annotated[Path, typer.Argument(help="A store that `stforecast prepare` made.")]
+DataPath = Annotated[Path, typer.Argument(help="A prepared store, or raw data as `stforecast prepare` takes them.")]
+SourceName = Annotated[
+    str | None, typer.Option(help="The provider: weatherbench, taxibj or cf. Found out from the content by default.")
+]
+Variables = Annotated[
+    list[str] | None, typer.Option("--variable", help="A variable to take; repeat for several. All by default.")
+]
+
+
+@app.command()
+def sample(
+    kind: Annotated[SampleKind, typer.Argument(help="weather: a WeatherBench tree; traffic: TaxiBJ files.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write into.")],
+    seed: Annotated[int, typer.Option(help="What the data are generated from.")] = 0,
+) -> None:
+    """Write generated raw data in a provider's own layout, to try things on."""
+    for path in stf.write_sample(kind.value, folder, seed=seed):
+        typer.echo(path)
+
+
+@app.command()
+def prepare(
+    raw: Annotated[Path, typer.Argument(help="A file, a quoted glob, a folder of files, or a zarr store.")],
+    store: Annotated[Path, typer.Argument(help="The store to make, e.g. t2m.zarr.")],
+    variable: Variables = None,
+    level: Annotated[list[float] | None, typer.Option(help="A level to take; repeat for several.")] = None,
+    source: SourceName = None,
+    train: Annotated[str | None, typer.Option(help="The period to train on, e.g. 1979..2015.")] = None,
+    validation: Annotated[str | None, typer.Option(help="The period that chooses the weights, e.g. 2016.")] = None,
+    test: Annotated[str | None, typer.Option(help="The period to report scores on, e.g. 2017..2018.")] = None,
+    bounds: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="South, north, west and east edge of a city grid, in degrees."),
+    ] = None,
+    time_zone: Annotated[str | None, typer.Option(help="The zone of local times, e.g. America/New_York.")] = None,
+    allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Declare that frames may be absent.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the store that is there.")] = False,
+) -> None:
+    """Turn raw data into a normalized store. Without periods: 70 % to train, 10 % to validate, 20 % to test."""
+    series = stf.open_dataset(raw, source=source, variables=variable, levels=level, bounds=bounds, time_zone=time_zone)
+    opened = stf.prepare(
+        series,
+        store,
+        _split(series, train, validation, test),
+        allow_gaps=allow_gaps,
+        overwrite=overwrite,
+        progress=True,
+    )
+    typer.echo(f"{store}: {', '.join(map(str, opened.data_vars))}, {dict(opened.sizes)}")
+
+
+def _split(series: xr.Dataset, *periods: str | None) -> Split:
+    given = [parse_period(period) for period in periods if period is not None]
+    if not given:
+        return Split.by_fraction(series["time"].to_numpy())
+    if len(given) < len(PARTS):
+        raise StforecastError(
+            ErrorKind.ARGUMENT, "a split needs all of --train, --validation and --test, or none for 70/10/20"
+        )
+    return Split(*given)
+
+
+@app.command()
+def fit(
+    store: StorePath,
+    model: Annotated[Path, typer.Argument(help="The folder to save the fitted model in.")],
+    history: Annotated[int, typer.Option(help="Frames that the network sees.")] = 12,
+    horizon: Annotated[int, typer.Option(help="Frames that it learns to forecast.")] = 12,
+    epochs: Annotated[int, typer.Option(help="Passes over the training windows.")] = 30,
+    batch_size: Annotated[int, typer.Option(help="Windows a step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="The highest rate of the schedule.")] = 1e-3,
+    hidden_spatial: Annotated[int, typer.Option(help="Channels of encoder and decoder.")] = 32,
+    hidden_temporal: Annotated[int, typer.Option(help="Channels of the translator.")] = 256,
+    temporal_layers: Annotated[int, typer.Option(help="Blocks of the translator.")] = 8,
+    seed: Annotated[int, typer.Option(help="What initial weights and the order of windows follow from.")] = 0,
+) -> None:
+    """Fit a TAU on the training period of a store; the validation period chooses the weights."""
+    if model.exists():
+        raise StforecastError(ErrorKind.OUTPUT_EXISTS, f"{model} is there already; choose another folder or remove it")
+    forecaster = stf.fit(
+        store,
+        history=history,
+        horizon=horizon,
+        network=stf.NetworkConfig(
+            hidden_spatial=hidden_spatial, hidden_temporal=hidden_temporal, temporal_layers=temporal_layers
+        ),
+        training=stf.TrainingConfig(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed),
+        progress=True,
+    )
+    forecaster.save(model)
+    record = forecaster.training
+    best = record["best_epoch"]
+    typer.echo(
+        f"{model}: best epoch {best + 1} of {epochs}, validation loss {record['validation_loss'][best]:.4g} "
+        f"(mean square, normalized), {record['seconds']:g} s"
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="The folder of a fitted model.")],
+    data: DataPath,
+    output: Annotated[Path, typer.Argument(help="The netCDF file to write, e.g. forecast.nc.")],
+    init: Annotated[
+        list[str] | None, typer.Option(help="The last frame to see, e.g. 2018-06-01T12; repeat for several.")
+    ] = None,
+    part: Annotated[
+        Part | None, typer.Option(help="Forecast all that is valid in this part of the model's split.")
+    ] = None,
+    every: Annotated[int, typer.Option(help="With --part: only from every so many frames.", min=1)] = 1,
+    horizon: Annotated[int | None, typer.Option(help="Steps to forecast; as fitted by default.")] = None,
+    source: SourceName = None,
+) -> None:
+    """Forecast from the last frames of the data, or from the init times that are named."""
+    forecaster = stf.Forecaster.load(model)
+    series = _open(data, source)
+    init_times: npt.ArrayLike | None = init
+    if part is not None:
+        init_times = forecaster.init_times(series, part=part.value, horizon=horizon)[::every]
+    forecast = stf.predict(series, forecaster, init_times=init_times, horizon=horizon)
+    stf.write_forecast(forecast, output)
+    typer.echo(f"{output}: {', '.join(map(str, forecast.data_vars))}, {dict(forecast.sizes)}")
+
+
+def _open(data: Path, source: str | None) -> xr.Dataset:
+    return stf.open_store(data) if is_store(data) else stf.open_dataset(data, source=source)
+
+
+@app.command()
+def evaluate(
+    forecast: Annotated[Path, typer.Argument(help="A forecast that `stforecast predict` wrote.")],
+    store: StorePath,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="What to compare with: persistence, climatology, historical_average, …; repeat for several."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="The metric of the table: rmse, mae or bias.")] = "rmse",
+    curve: Annotated[Path | None, typer.Option(help="Also draw the skill curve into this picture.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON instead of a table.")] = False,
+) -> None:
+    """Score a forecast by lead time against references that are fitted on the store's training period."""
+    scores = stf.evaluate(stf.open_forecast(forecast), stf.open_store(store), reference=reference or ["persistence"])
+    if curve is not None:
+        stf.plot.save(stf.plot.skill_curve(scores, metric=metric), curve)
+    typer.echo(json.dumps(scores.to_dict(), default=str) if as_json else stf.score_table(scores, metric=metric))
+
+
+@app.command()
+def plot(
+    forecast: Annotated[Path, typer.Argument(help="A forecast that `stforecast predict` wrote.")],
+    truth: DataPath,
+    output: Annotated[Path, typer.Argument(help="The picture to write, e.g. map.png (or .pdf, .svg).")],
+    variable: Annotated[str | None, typer.Option(help="The variable to draw; the first by default.")] = None,
+    init: Annotated[str | None, typer.Option(help="The init time to draw; the last by default.")] = None,
+    lead: Annotated[str | None, typer.Option(help="The lead time to draw, e.g. 24h; the last by default.")] = None,
+    source: SourceName = None,
+) -> None:
+    """Draw forecast, truth and error side by side on a map."""
+    figure = stf.plot.comparison(
+        stf.open_forecast(forecast), _open(truth, source), variable=variable, init_time=init, lead_time=lead
+    )
+    stf.plot.save(figure, output)
+    typer.echo(output)
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line on stderr and exit status 2."""
+    try:
+        app()
+    except StforecastError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"stforecast: {error} [{error.kind}]")
+        sys.exit(2)
+    except OSError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"stforecast: {error}")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,520 @@
+"""The bridge between labelled series and networks: fit, predict, save and load."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+import xarray as xr
+from torch import nn
+
+from stforecast.channels import Channels, Frames, Variable
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.files import replacing, sha256
+from stforecast.grid import (
+    Grid,
+    Positions,
+    axis_of,
+    check_finite,
+    check_series,
+    find_dims,
+    times_of,
+    with_forecast_times,
+)
+from stforecast.models.tau import TAU, ResidualToLastFrame, rollout
+from stforecast.normalization import Normalization
+from stforecast.split import PARTS, Split, frames_in
+from stforecast.store import open_store
+from stforecast.time_axis import Times, check_gaps, parse_times, show_step, show_time
+from stforecast.windows import Rows, WindowLoader, window_starts, windows_cut_by_gaps
+
+if TYPE_CHECKING:
+    from stforecast.training import TrainingConfig
+
+MODEL_VERSION = 1
+WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The size of a TAU; the defaults are those of the published models.
+
+    Attributes:
+        hidden_spatial: channels of the encoder and the decoder.
+        hidden_temporal: channels of the translator.
+        spatial_layers: layers of the encoder, and of the decoder; every second one halves the grid.
+        temporal_layers: blocks of the translator.
+        mlp_ratio: how much wider the inside of a block's MLP is.
+        drop_path: stochastic depth of the last block.
+        residual: whether the network forecasts the change since the last frame; the published one does not.
+    """
+
+    hidden_spatial: int = 32
+    hidden_temporal: int = 256
+    spatial_layers: int = 2
+    temporal_layers: int = 8
+    mlp_ratio: float = 8.0
+    drop_path: float = 0.1
+    residual: bool = True
+
+    def build(self, history: int, channels: int) -> nn.Module:
+        """A network with fresh weights for so many frames of so many channels."""
+        sizes = {name: value for name, value in asdict(self).items() if name != "residual"}
+        network = TAU(history=history, channels=channels, **sizes)
+        return ResidualToLastFrame(network) if self.residual else network
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """A fitted network with all that it takes to forecast a labelled series in physical units.
+
+    Attributes:
+        network: maps normalized frames (batch, time, channel, y, x) to as many later ones.
+        config: the network's size.
+        channels: the variables, levels and units that it was fitted on.
+        grid: the grid that it was fitted on.
+        step: the step between frames.
+        history: how many frames it sees.
+        horizon: how many it was fitted to forecast; `predict` goes further by a rollout.
+        normalization: the statistics of the training period.
+        split: the periods it was fitted, chosen and is to be judged on.
+        training: how it was fitted: configuration, losses, windows, versions.
+    """
+
+    network: nn.Module = field(repr=False)
+    config: NetworkConfig
+    channels: Channels
+    grid: Grid
+    step: np.timedelta64
+    history: int
+    horizon: int
+    normalization: Normalization
+    split: Split
+    training: Mapping[str, Any] = field(repr=False)
+
+    def predict(
+        self,
+        series: xr.Dataset,
+        *,
+        init_times: npt.ArrayLike | None = None,
+        horizon: int | None = None,
+        batch_size: int = 16,
+    ) -> xr.Dataset:
+        """The forecast (init_time, lead_time, [level,] Y, X) in physical units, from the last frames of a series.
+
+        Dimension names, latitude direction, longitude convention, units and attributes are the caller's. A horizon
+        below the history is a slice of what the network gives, one above it a rollout on its own output. Values are
+        cut at CF's valid_min and valid_max where the training data state them.
+
+        Args:
+            series: (time, [level,] Y, X), on the grid, step, variables and units of the fit, with `history` frames
+                before each init time.
+            init_times: the last frame seen by each forecast; the last frame of the series by default.
+            horizon: how many steps to forecast; as fitted by default.
+            batch_size: forecasts computed at once; it bounds memory and changes no result beyond float32 rounding.
+
+        Raises:
+            StforecastError: CHANNELS, UNITS, GRID_SHAPE or TIME_FREQ if the series is not like the one of the fit;
+                TIME_RANGE, TIME_SHORT or TIME_GAP naming the init time that has no whole history; NAN or INF naming
+                variable, time and place; OUTPUT_INVALID if the network's output is not finite.
+        """
+        horizon = self.horizon if horizon is None else horizon
+        for name, value in (("horizon", horizon), ("batch_size", batch_size)):
+            if value < 1:
+                raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
+        time, y, x = self._check(series)
+        times = times_of(series)
+        inits = times[-1:] if init_times is None else parse_times(init_times, name="init_times")
+        starts = self._history_starts(times, inits)
+        selected = self.channels.select(series)
+        rows, columns = self.grid.positions_in(Grid.of(series))
+        first, behind = int(starts.min()), int(starts.max()) + self.history
+        block = selected.isel({time: slice(first, behind), y: rows, x: columns}).load()
+        seen = np.unique((starts - first)[:, None] + np.arange(self.history))
+        for variable in block.isel({time: seen}).data_vars.values():
+            check_finite(variable)
+        frames = torch.from_numpy(self.channels.stack(self.normalization.apply(block)))
+        output = self._run(frames, starts - first, horizon, batch_size)
+        return self._label(output, selected, inits, horizon, (rows, columns))
+
+    def init_times(self, series: xr.Dataset, *, part: str | None = None, horizon: int | None = None) -> Times:
+        """The times of a series that have a whole history up to them and `horizon` frames of truth behind them.
+
+        Args:
+            series: (time, [level,] Y, X).
+            part: keeps to forecasts whose valid times all lie in this part of the split. The history may reach into the
+                part before: a forecast made at that time would have had it.
+            horizon: how many frames of truth there must be; as fitted by default, 0 for none.
+
+        Raises:
+            StforecastError: ARGUMENT for an unknown part; TIME_RANGE if the series has no frame of it.
+        """
+        horizon = self.horizon if horizon is None else horizon
+        times = times_of(series)
+        starts = window_starts(times, self.step, self.history + horizon)
+        if part is not None:
+            rows = self.split.part_rows(times, part)
+            first = starts + self.history
+            starts = starts[(first >= rows.start) & (first + horizon <= rows.stop)]
+        inits: Times = times[starts + self.history - 1]
+        return inits
+
+    def _check(self, series: xr.Dataset) -> tuple[str, str, str]:
+        """Refuse a series that is not like the one of the fit; its (time, y, x) names."""
+        step = check_series(series, allow_gaps=True)
+        if step != self.step:
+            raise StforecastError(
+                ErrorKind.TIME_FREQ,
+                f"the model steps by {show_step(self.step)} but the series by {show_step(step)}; resample it",
+            )
+        time, y, x = find_dims(series, "T", "Y", "X")
+        return time, y, x
+
+    def _history_starts(self, times: Times, inits: Times) -> Rows:
+        """The row at which each init time's history begins."""
+        rows = np.searchsorted(times, inits)
+        for init, row in zip(inits, rows, strict=True):
+            if row == len(times) or times[row] != init:
+                raise StforecastError(
+                    ErrorKind.TIME_RANGE,
+                    f"init time {show_time(init)} is not a frame of the series, which runs from {show_time(times[0])} "
+                    f"to {show_time(times[-1])}",
+                )
+            if row + 1 < self.history:
+                raise StforecastError(
+                    ErrorKind.TIME_SHORT,
+                    f"the model needs {self.history} frames up to init time {show_time(init)}, the series has "
+                    f"{row + 1}",
+                )
+            if times[row] - times[row + 1 - self.history] != (self.history - 1) * self.step:
+                check_gaps(
+                    times[row + 1 - self.history : row + 1],
+                    self.step,
+                    name=f"the history of init time {show_time(init)}",
+                )
+        starts: Rows = rows + 1 - self.history
+        return starts
+
+    def _run(self, frames: torch.Tensor, starts: Rows, horizon: int, batch_size: int) -> Frames:
+        """Normalized forecasts (init, lead, channel, y, x) from the windows of frames that begin at `starts`."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = self.network.to(device).eval()
+        windows = WindowLoader(frames, starts, self.history, 0, batch_size)
+        with torch.inference_mode():
+            batches = [rollout(network, history.to(device), horizon).cpu() for history, _, _ in windows]
+        return torch.cat(batches).numpy()
+
+    def _label(
+        self, output: Frames, selected: xr.Dataset, inits: Times, horizon: int, order: tuple[Positions, Positions]
+    ) -> xr.Dataset:
+        """The network's output as a forecast in the caller's own terms."""
+        time, y, x = find_dims(selected, "T", "Y", "X")
+        # `order` says where the model's rows stand among the caller's; its inverse puts the output back.
+        output = output[..., np.argsort(order[0])[:, None], np.argsort(order[1])]
+        lead_times = self.step.astype("timedelta64[ns]") * np.arange(1, horizon + 1)
+        coords = {name: coord for name, coord in selected.coords.items() if time not in coord.dims}
+        variables = {}
+        for item, values in self.channels.unstack(output, axis=2):
+            variable = selected[item.name]
+            level = [str(dim) for dim in variable.dims if axis_of(selected, dim) == "Z"]
+            physical = self.normalization.variables[item.name].invert(values)
+            _check_output(item, physical)
+            variables[item.name] = (
+                ("init_time", "lead_time", *level, y, x),
+                physical.clip(*item.limits),
+                dict(variable.attrs),
+            )
+        forecast = xr.Dataset(variables, {**coords, "init_time": inits, "lead_time": lead_times}, self._attrs(selected))
+        return with_forecast_times(forecast, time_attrs=selected[time].attrs)
+
+    def _attrs(self, selected: xr.Dataset) -> dict[str, Any]:
+        kept = {key: selected.attrs[key] for key in ("institution", "references", "license") if key in selected.attrs}
+        return kept | {
+            "Conventions": "CF-1.11",
+            "title": f"Forecast of {', '.join(self.channels.names)}",
+            "source": f"stforecast {_version()}, TAU, weights {self.weights_hash()[:12]}",
+            "stforecast_version": _version(),
+        }
+
+    def weights_hash(self) -> str:
+        """The SHA-256 of the weights as `save` writes them."""
+        return sha256(self._weights())
+
+    def _weights(self) -> bytes:
+        state = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        content: bytes = safetensors.torch.save(state)
+        return content
+
+    def save(self, folder: str | Path) -> Path:
+        """The folder, written whole or not at all: weights.safetensors, and model.json with all the rest.
+
+        model.json holds SHA-256 sums of the weights and of itself, which `load` checks.
+
+        Raises:
+            StforecastError: OUTPUT_EXISTS if something is there already.
+        """
+        folder = Path(folder)
+        if folder.exists():
+            raise StforecastError(
+                ErrorKind.OUTPUT_EXISTS, f"{folder} is there already; choose another folder or remove it"
+            )
+        weights = self._weights()
+        described = self._describe() | {"weights_sha256": sha256(weights)}
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            (temporary / WEIGHTS_FILE).write_bytes(weights)
+            (temporary / MODEL_FILE).write_text(json.dumps(described | {"sha256": _digest(described)}, indent=2) + "\n")
+        return folder
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "stforecast_model_version": MODEL_VERSION,
+            "network": {"name": "TAU", **asdict(self.config)},
+            "history": self.history,
+            "horizon": self.horizon,
+            "step_seconds": int(self.step / np.timedelta64(1, "s")),
+            "variables": [asdict(variable) for variable in self.channels.variables],
+            "grid": {
+                "y_name": self.grid.y_name,
+                "x_name": self.grid.x_name,
+                "y": self.grid.y.tolist(),
+                "x": self.grid.x.tolist(),
+                "is_geographic": self.grid.is_geographic,
+            },
+            "normalization": json.loads(self.normalization.to_json()),
+            "split": json.loads(self.split.to_json()),
+            "training": dict(self.training),
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Forecaster":
+        """The forecaster that `save` wrote; nothing is unpickled.
+
+        Raises:
+            StforecastError: FILE_MISSING; CKPT_CORRUPT if a file was changed or cut; CKPT_INCOMPLETE if model.json
+                lacks a part; STORE_VERSION if a newer stforecast wrote it.
+        """
+        folder = Path(folder)
+        for name in (MODEL_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise StforecastError(ErrorKind.FILE_MISSING, f"{folder} is no saved forecaster: {name} is missing")
+        described = _read_described(folder / MODEL_FILE)
+        # Read once, so that what was checked is what is used.
+        weights = (folder / WEIGHTS_FILE).read_bytes()
+        if sha256(weights) != described["weights_sha256"]:
+            raise StforecastError(
+                ErrorKind.CKPT_CORRUPT,
+                f"{folder / WEIGHTS_FILE} is not what {MODEL_FILE} was written with (its SHA-256 differs): it was "
+                "changed or damaged; take another copy",
+            )
+        return cls._from_described(described, safetensors.torch.load(weights), folder)
+
+    @classmethod
+    def _from_described(cls, described: dict[str, Any], state: dict[str, torch.Tensor], folder: Path) -> "Forecaster":
+        try:
+            config = NetworkConfig(**{key: value for key, value in described["network"].items() if key != "name"})
+            channels = Channels(
+                tuple(Variable(**item | {"levels": tuple(item["levels"])}) for item in described["variables"])
+            )
+            grid = described["grid"]
+            axes = {axis: np.asarray(grid[axis], np.float64) for axis in ("y", "x")}
+            network = config.build(described["history"], len(channels))
+            network.load_state_dict(state, strict=True)
+            return cls(
+                network=network.eval(),
+                config=config,
+                channels=channels,
+                grid=Grid(grid["y_name"], grid["x_name"], **axes, is_geographic=grid["is_geographic"]),
+                step=np.timedelta64(described["step_seconds"], "s"),
+                history=described["history"],
+                horizon=described["horizon"],
+                normalization=Normalization.from_json(json.dumps(described["normalization"])),
+                split=Split(**{part: tuple(described["split"][part]) for part in PARTS}),
+                training=described["training"],
+            )
+        except (KeyError, TypeError) as error:
+            raise StforecastError(
+                ErrorKind.CKPT_INCOMPLETE, f"{folder / MODEL_FILE} lacks or misstates {error}"
+            ) from error
+        except RuntimeError as error:
+            raise StforecastError(
+                ErrorKind.CKPT_MISMATCH,
+                f"the weights in {folder} do not fit the network that {MODEL_FILE} describes: "
+                f"{str(error).splitlines()[-1].strip()}",
+            ) from error
+
+
+def fit(
+    series: str | Path | xr.Dataset,
+    *,
+    history: int = 12,
+    horizon: int = 12,
+    network: NetworkConfig | None = None,
+    training: "TrainingConfig | None" = None,
+    progress: bool = False,
+) -> Forecaster:
+    """A forecaster fitted on the training period of a prepared series; its validation period chose the weights.
+
+    No window touches the test period.
+
+    Args:
+        series: a store that `prepare` made, by path or as `open_store` opened it.
+        history: how many frames the network sees.
+        horizon: how many frames it learns to forecast.
+        network: its size.
+        training: epochs, batch size, learning rate, loss and seed.
+        progress: whether to draw a progress bar.
+
+    Raises:
+        StforecastError: ARGUMENT for a series without split and statistics; TIME_SHORT, naming the part, if a part has
+            not one whole window; TRAIN_DIVERGED if the loss stops being finite.
+    """
+    # Lightning takes seconds to import, and a forecast does without it.
+    from stforecast.training import TrainingConfig, train
+
+    config = training or TrainingConfig()
+    size = network or NetworkConfig()
+    opened = _opened(series)
+    split, normalization = Split.from_attrs(opened.attrs), Normalization.from_json(opened.attrs["normalization"])
+    step = check_series(opened, allow_gaps=True)
+    rows = split.rows(opened["time"].to_numpy())
+    learnt = opened.isel(time=slice(0, max(rows["train"].stop, rows["validation"].stop)))
+    times = learnt["time"].to_numpy()
+    starts = {part: _part_starts(times, step, history, horizon, part, rows[part]) for part in ("train", "validation")}
+    channels = Channels.of(opened)
+    frames = torch.from_numpy(channels.stack(normalization.apply(learnt)))
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        built = size.build(history, len(channels))
+        record = train(
+            built,
+            WindowLoader(frames, starts["train"], history, horizon, config.batch_size, seed=config.seed),
+            WindowLoader(frames, starts["validation"], history, horizon, config.batch_size),
+            config,
+            describe=lambda some: ", ".join(show_time(times[row]) for row in some.tolist()[:3]),
+            progress=progress,
+        )
+    cut = {part: windows_cut_by_gaps(times, step, history + horizon, part=rows[part]) for part in starts}
+    return Forecaster(
+        network=built,
+        config=size,
+        channels=channels,
+        grid=Grid.of(opened),
+        step=step,
+        history=history,
+        horizon=horizon,
+        normalization=normalization,
+        split=split,
+        training={
+            "config": asdict(config),
+            **asdict(record),
+            "windows": {part: len(some) for part, some in starts.items()},
+            "windows_cut_by_gaps": cut,
+            "versions": _versions(),
+        },
+    )
+
+
+def predict(
+    dataset: xr.Dataset,
+    model: Forecaster | str | Path | None = None,
+    *,
+    init_times: npt.ArrayLike | None = None,
+    horizon: int | None = None,
+) -> xr.Dataset:
+    """The forecast (init_time, lead_time, [level,] Y, X) of a labelled dataset in physical units.
+
+    Args:
+        dataset: (time, [level,] Y, X) with units, `history` frames at least.
+        model: a Forecaster or the folder that one was saved in.
+        init_times: the last frame seen by each forecast; the last of the dataset by default.
+        horizon: how many steps to forecast; as the model was fitted by default.
+
+    Raises:
+        StforecastError: ARGUMENT without a model, since none comes with this version; otherwise what
+            `Forecaster.load` and `Forecaster.predict` refuse.
+    """
+    if model is None:
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            "no pretrained model comes with this version of stforecast; fit one, e.g. "
+            "stforecast.fit(store, history=12, horizon=12), and pass it or its folder as model=",
+        )
+    forecaster = model if isinstance(model, Forecaster) else Forecaster.load(model)
+    return forecaster.predict(dataset, init_times=init_times, horizon=horizon)
+
+
+def _opened(series: str | Path | xr.Dataset) -> xr.Dataset:
+    if not isinstance(series, xr.Dataset):
+        return open_store(series)
+    if not {"split", "normalization"} <= set(series.attrs):
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            "the series carries no split and statistics; make a store of it with stforecast.prepare(series, path, "
+            "split) and fit on that",
+        )
+    return series
+
+
+def _part_starts(times: Times, step: np.timedelta64, history: int, horizon: int, part: str, rows: slice) -> Rows:
+    starts = window_starts(times, step, history + horizon, part=rows)
+    if not len(starts):
+        raise StforecastError(
+            ErrorKind.TIME_SHORT,
+            f"the {part} period has no whole window: a history of {history} and a horizon of {horizon} need "
+            f"{history + horizon} frames {show_step(step)} apart, it holds {frames_in(rows)} frames from "
+            f"{show_time(times[rows.start])} to {show_time(times[rows.stop - 1])}",
+        )
+    return starts
+
+
+def _check_output(item: Variable, values: Frames) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise StforecastError(
+            ErrorKind.OUTPUT_INVALID,
+            f"the forecast of {item.name} has {int(bad.sum())} values that are not finite, the first at lead "
+            f"{int(np.nonzero(bad)[1][0]) + 1}; shorten the horizon or fit anew",
+        )
+
+
+def _digest(described: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(described, sort_keys=True).encode())
+
+
+def _read_described(path: Path) -> dict[str, Any]:
+    """What model.json says, once it is known to be unchanged and of a version that this code reads."""
+    try:
+        described: dict[str, Any] = json.loads(path.read_bytes())
+        stated = described.pop("sha256")
+        version = described["stforecast_model_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StforecastError(
+            ErrorKind.CKPT_CORRUPT, f"{path} is not a whole description of a model ({error}); take another copy"
+        ) from error
+    if version != MODEL_VERSION:
+        raise StforecastError(
+            ErrorKind.STORE_VERSION,
+            f"{path} has model version {version}, this stforecast reads version {MODEL_VERSION}",
+        )
+    if stated != _digest(described):
+        raise StforecastError(
+            ErrorKind.CKPT_CORRUPT, f"{path} was changed after it was written (its SHA-256 differs); take another copy"
+        )
+    return described
+
+
+def _version() -> str:
+    return importlib.metadata.version("stforecast")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("stforecast", "torch", "lightning", "numpy", "xarray")
+    return {name: importlib.metadata.version(name) for name in packages} | {"python": platform.python_version()}

@@ -1,0 +1,371 @@
+"""The Temporal Attention Unit, a network that forecasts frames from frames, and its rollout.
+
+Tan et al., Temporal Attention Unit: Towards Efficient Spatiotemporal Predictive Learning, CVPR 2023, arXiv:2206.12126,
+doi 10.1109/CVPR52729.2023.01800. The weights are called what OpenSTL's `SimVP_Model(model_type='tau')` calls them, so
+that published state dicts load with `strict=True`; hence `enc`, `hid`, `dec` and the like.
+
+Shapes: b samples, t frames (the history), c channels, y rows, x columns; d is the width of a translator's block.
+"""
+
+# ruff: noqa: D102  # what a module's forward returns is the first line of the module
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stforecast.errors import ErrorKind, StforecastError
+
+
+class TAU(nn.Module):
+    """As many frames as came in, those that follow: (b, t, c, y, x) -> (b, t, c, y, x).
+
+    encoder      (b·t, c, y, x) -> (b·t, hidden_spatial, y/s, x/s)      each frame on its own
+    translator   (b, t·hidden_spatial, y/s, x/s) -> the same            time is folded into the channels
+    decoder      (b·t, hidden_spatial, y/s, x/s) -> (b·t, c, y, x)      each frame on its own
+
+    where s = 2 ** (spatial_layers // 2). Grids that s does not divide are continued at their far ends by their last row
+    and column, and the output is cut back. All other borders are zero-padded, longitude included, as published. The
+    output is neither bounded nor a change since the last frame; for that see `ResidualToLastFrame`.
+
+    Args:
+        history: frames in, and frames out.
+        channels: channels of a frame.
+        hidden_spatial: channels of the encoder and the decoder.
+        hidden_temporal: channels of the translator, except for its first block, which has history * hidden_spatial.
+        spatial_layers: layers of the encoder, and of the decoder; every second one halves, or doubles, the grid.
+        temporal_layers: blocks of the translator.
+        mlp_ratio: how much wider the inside of a block's MLP is than the block.
+        drop: dropout inside the MLPs.
+        drop_path: stochastic depth of the last block, see `drop_path_rates`; with 0.0 no block is ever dropped.
+
+    Raises:
+        StforecastError: ARGUMENT, naming a size that cannot be; from a call, SHAPE or CHANNELS, if the frames are not
+            those that the network was built for.
+    """
+
+    def __init__(
+        self,
+        *,
+        history: int,
+        channels: int,
+        hidden_spatial: int = 32,
+        hidden_temporal: int = 256,
+        spatial_layers: int = 2,
+        temporal_layers: int = 8,
+        mlp_ratio: float = 8.0,
+        drop: float = 0.0,
+        drop_path: float = 0.1,
+    ) -> None:
+        super().__init__()
+        for name, value, fits, wanted in (
+            ("history", history, history >= 1, "at least 1"),
+            ("channels", channels, channels >= 1, "at least 1"),
+            ("hidden_spatial", hidden_spatial, hidden_spatial >= 4 and hidden_spatial % 2 == 0, "even and at least 4"),
+            ("hidden_temporal", hidden_temporal, hidden_temporal >= 4, "at least 4"),
+            ("spatial_layers", spatial_layers, spatial_layers >= 2 and spatial_layers % 2 == 0, "even and at least 2"),
+            ("temporal_layers", temporal_layers, temporal_layers >= 2, "at least 2"),
+            ("mlp_ratio", mlp_ratio, 1 < mlp_ratio < math.inf, "above 1"),
+            ("drop", drop, 0 <= drop < 1, "at least 0 and below 1"),
+            ("drop_path", drop_path, 0 <= drop_path < 1, "at least 0 and below 1"),
+        ):
+            if not fits:
+                raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be {wanted}, not {value}")
+        self.history = history
+        self.channels = channels
+        self.shrinkage = 2 ** (spatial_layers // 2)
+        self.enc = Encoder(channels, hidden_spatial, spatial_layers)
+        self.hid = Translator(
+            history * hidden_spatial,
+            hidden_temporal,
+            mlp_ratio=mlp_ratio,
+            drop=drop,
+            drop_path=drop_path_rates(drop_path, temporal_layers),
+        )
+        self.dec = Decoder(channels, hidden_spatial, spatial_layers)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        self._check(frames)
+        b, t, c, y, x = frames.shape
+        images = self._continued(frames.reshape(b * t, c, y, x))
+        latent, skip = self.enc(images)  # (b·t, hidden, y/s, x/s), (b·t, hidden, y, x)
+        _, hidden, rows, columns = latent.shape
+        latent = self.hid(latent.reshape(b, t * hidden, rows, columns))
+        output: Tensor = self.dec(latent.reshape(b * t, hidden, rows, columns), skip)
+        return output[..., :y, :x].reshape(b, t, c, y, x)
+
+    def _check(self, frames: Tensor) -> None:
+        if frames.ndim != 5:
+            raise StforecastError(
+                ErrorKind.SHAPE,
+                f"frames must be (batch, time, channel, y, x), not of shape {tuple(frames.shape)}; add a batch of one "
+                "with frames[None]",
+            )
+        if frames.shape[1] != self.history:
+            raise StforecastError(
+                ErrorKind.SHAPE,
+                f"the network was built for a history of {self.history} frames but {frames.shape[1]} came; pass "
+                f"{self.history}, or build one with history={frames.shape[1]}",
+            )
+        if frames.shape[2] != self.channels:
+            raise StforecastError(
+                ErrorKind.CHANNELS,
+                f"the network was built for {self.channels} channel(s) but {frames.shape[2]} came; pass "
+                f"{self.channels}, or build one with channels={frames.shape[2]}",
+            )
+
+    def _continued(self, images: Tensor) -> Tensor:
+        """Images (b·t, c, y, x) that repeat their last row and column up to a multiple of the shrinkage."""
+        rows, columns = -images.shape[-2] % self.shrinkage, -images.shape[-1] % self.shrinkage
+        if rows == columns == 0:
+            return images
+        return nn.functional.pad(images, (0, columns, 0, rows), mode="replicate")
+
+
+class Encoder(nn.Module):
+    """Each image on a smaller grid, and in full: (n, c, y, x) -> (n, hidden, y/s, x/s) and (n, hidden, y, x)."""
+
+    def __init__(self, channels: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.enc = nn.ModuleList(
+            SpatialLayer(hidden if layer else channels, hidden, shrink=1 + layer % 2) for layer in range(layers)
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        first, *others = self.enc
+        skip = first(images)
+        latent = skip
+        for layer in others:
+            latent = layer(latent)
+        return latent, skip
+
+
+class Decoder(nn.Module):
+    """The way back: (n, hidden, y/s, x/s) and the encoder's (n, hidden, y, x) -> (n, c, y, x)."""
+
+    def __init__(self, channels: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.dec = nn.ModuleList(SpatialLayer(hidden, hidden, grow=2 - layer % 2) for layer in range(layers))
+        self.readout = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, latent: Tensor, skip: Tensor) -> Tensor:
+        *others, last = self.dec
+        for layer in others:
+            latent = layer(latent)
+        output: Tensor = self.readout(last(latent + skip))
+        return output
+
+
+class SpatialLayer(nn.Sequential):
+    """A 3x3 convolution, group norm and SiLU: (n, inputs, y, x) -> (n, outputs, y·grow/shrink, x·grow/shrink).
+
+    It grows by a pixel shuffle, which spreads grow² channels over each cell's place.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, shrink: int = 1, grow: int = 1) -> None:
+        # The reference cuts the normal at ±2, a hundred standard deviations, which is no cut at all.
+        convolution = _normal(nn.Conv2d(inputs, outputs * grow**2, 3, stride=shrink, padding=1), std=0.02)
+        layer = OrderedDict[str, nn.Module](
+            conv=nn.Sequential(convolution, nn.PixelShuffle(grow)) if grow > 1 else convolution,
+            norm=nn.GroupNorm(2, outputs),
+            activation=nn.SiLU(),
+        )
+        super().__init__(OrderedDict(conv=nn.Sequential(layer)))
+
+
+class Translator(nn.Sequential):
+    """What becomes of the frames' latent images: (b, outside, y, x) -> the same, at width `hidden` in between.
+
+    The first block is as wide as the outside, the others are `hidden` wide; the first and the last reduce their output
+    to the next one's width by a 1x1 convolution, which is left out where the two are equal.
+
+    Args:
+        outside: width of the input and output, history * hidden_spatial.
+        hidden: width of the blocks after the first.
+        mlp_ratio: how much wider the inside of a block's MLP is.
+        drop: dropout inside the MLPs.
+        drop_path: stochastic depth of each block; their number is the number of blocks.
+    """
+
+    def __init__(self, outside: int, hidden: int, *, mlp_ratio: float, drop: float, drop_path: list[float]) -> None:
+        widths = [outside] + [hidden] * (len(drop_path) - 1)
+        blocks = [
+            OrderedDict[str, nn.Module](
+                block=TemporalBlock(width, int(mlp_ratio * width), drop=drop, drop_path=rate),
+                reduction=nn.Conv2d(width, following, 1) if width != following else nn.Identity(),
+            )
+            for width, following, rate in zip(widths, [*widths[1:], outside], drop_path, strict=True)
+        ]
+        super().__init__(OrderedDict(enc=nn.Sequential(*(nn.Sequential(block) for block in blocks))))
+
+
+class TemporalBlock(nn.Module):
+    """Attention and an MLP, each beside a shortcut: (b, d, y, x) -> the same.
+
+    x = x + drop_path(layer_scale_1 · attn(norm1(x)))
+    x = x + drop_path(layer_scale_2 · mlp(norm2(x)))
+    """
+
+    def __init__(self, width: int, inside: int, *, drop: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(width)
+        self.attn = TemporalAttention(width)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.mlp = MixMlp(width, inside, drop=drop)
+        self.layer_scale_1 = nn.Parameter(torch.full((width,), 0.01))
+        self.layer_scale_2 = nn.Parameter(torch.full((width,), 0.01))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended: Tensor = x + self.drop_path(self.layer_scale_1[:, None, None] * self.attn(self.norm1(x)))
+        output: Tensor = attended + self.drop_path(self.layer_scale_2[:, None, None] * self.mlp(self.norm2(attended)))
+        return output
+
+
+class TemporalAttention(nn.Module):
+    """proj_2(gating_unit(gelu(proj_1(z)))) + z: (b, d, y, x) -> the same.
+
+    Its weights start as torch draws them, as in the reference, where only the MLP of a block is initialized.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj_1 = nn.Conv2d(width, width, 1)
+        self.spatial_gating_unit = TemporalAttentionModule(width)
+        self.proj_2 = nn.Conv2d(width, width, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        output: Tensor = self.proj_2(self.spatial_gating_unit(nn.functional.gelu(self.proj_1(z)))) + z
+        return output
+
+
+class TemporalAttentionModule(nn.Module):
+    """The temporal attention unit itself, dynamic · static · a: (b, d, y, x) -> the same.
+
+    static    conv1(conv_spatial(conv0(a)))                      (b, d, y, x)   within frames, 23x23 cells wide
+    dynamic   sigmoid(fc(mean of a over y and x))                (b, d, 1, 1)   between frames, squeeze and excitation
+
+    The large kernel of 21x21 is taken apart into a depthwise 5x5, a depthwise 7x7 dilated by 3, and a 1x1 convolution.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.conv_spatial = nn.Conv2d(width, width, 7, padding=9, dilation=3, groups=width)
+        self.conv1 = nn.Conv2d(width, width, 1)
+        # The reference divides the width by its "reduction", so this is 16 for each width from 64 that 16 divides.
+        squeezed = width // max(width // 16, 4)
+        self.fc = nn.Sequential(
+            nn.Linear(width, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, width, bias=False), nn.Sigmoid()
+        )
+
+    def forward(self, a: Tensor) -> Tensor:
+        static: Tensor = self.conv1(self.conv_spatial(self.conv0(a)))
+        dynamic: Tensor = self.fc(a.mean((2, 3)))[:, :, None, None]
+        return dynamic * static * a
+
+
+class MixMlp(nn.Sequential):
+    """An MLP at each cell that looks at the eight around it before its GELU: (b, d, y, x) -> the same."""
+
+    def __init__(self, width: int, inside: int, *, drop: float) -> None:
+        depthwise = nn.Conv2d(inside, inside, 3, padding=1, groups=inside)
+        super().__init__(
+            OrderedDict(
+                fc1=_fan_out_normal(nn.Conv2d(width, inside, 1)),
+                dwconv=nn.Sequential(OrderedDict(dwconv=_fan_out_normal(depthwise))),
+                activation=nn.GELU(),
+                drop1=nn.Dropout(drop),
+                fc2=_fan_out_normal(nn.Conv2d(inside, width, 1)),
+                drop2=nn.Dropout(drop),
+            )
+        )
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training some samples of a branch (b, d, y, x) are zero, the others 1 / (1 - rate) as large.
+
+    Each call draws anew (arXiv:1603.09382).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return branch
+        return branch * nn.functional.dropout(branch.new_ones(len(branch), 1, 1, 1), self.rate)
+
+
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """The rate of stochastic depth of each block, even steps from 0.01 to `last`.
+
+    So it is published, and there `last = 0` still drops with rates from 0.01 down to 0. Here 0 means that no block is
+    ever dropped.
+
+    >>> [round(rate, 4) for rate in drop_path_rates(0.1, 8)]
+    [0.01, 0.0229, 0.0357, 0.0486, 0.0614, 0.0743, 0.0871, 0.1]
+    >>> drop_path_rates(0.0, 3)
+    [0.0, 0.0, 0.0]
+    """
+    rates: list[float] = np.linspace(0.01 if last else 0.0, last, blocks).tolist()
+    return rates
+
+
+def _fan_out_normal(convolution: nn.Conv2d) -> nn.Conv2d:
+    """The convolution with weights of variance 2 / fan-out, as befits a ReLU (arXiv:1502.01852), and no bias yet."""
+    fan_out = math.prod(convolution.kernel_size) * convolution.out_channels // convolution.groups
+    return _normal(convolution, std=math.sqrt(2 / fan_out))
+
+
+def _normal(convolution: nn.Conv2d, *, std: float) -> nn.Conv2d:
+    assert convolution.bias is not None
+    nn.init.normal_(convolution.weight, std=std)
+    nn.init.zeros_(convolution.bias)
+    return convolution
+
+
+class ResidualToLastFrame(nn.Module):
+    """A network that forecasts the change since the last frame it saw: network(frames) + frames[:, -1:].
+
+    Args:
+        network: maps (b, t, c, y, x) to the same shape; kept as the attribute `network`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor) -> Tensor:
+        output: Tensor = self.network(frames) + frames[:, -1:]
+        return output
+
+
+def rollout(network: Callable[[Tensor], Tensor], frames: Tensor, horizon: int) -> Tensor:
+    """The `horizon` frames that follow, (b, horizon, c, y, x), however many the network gives at once.
+
+    The network is called once, and its output cut, if the horizon is within the history. Beyond that it is fed its
+    whole previous output, block by block, and gradients flow through all calls.
+
+    Args:
+        network: maps (b, t, c, y, x) to the t frames that follow.
+        frames: the history, (b, t, c, y, x), t at least 1.
+        horizon: how many frames to forecast.
+
+    Raises:
+        StforecastError: ARGUMENT if the horizon is below 1.
+
+    >>> rollout(lambda frames: frames + 2, torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1, 1), 5).flatten()
+    tensor([3., 4., 5., 6., 7.])
+    """
+    if horizon < 1:
+        raise StforecastError(ErrorKind.ARGUMENT, f"horizon must be at least 1, not {horizon}")
+    blocks = []
+    for _ in range(math.ceil(horizon / frames.shape[1])):
+        frames = network(frames)
+        blocks.append(frames)
+    return torch.cat(blocks, dim=1)[:, :horizon]

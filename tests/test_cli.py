@@ -1,0 +1,159 @@
+"""The command line, as a user runs it: the journeys in this process, what a shell sees in one of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from factory import make_city, make_series
+
+from stforecast import cli
+
+
+def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit status of `stforecast ARGUMENTS`."""
+    monkeypatch.setattr(sys, "argv", ["stforecast", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    path = tmp_path / "raw.nc"
+    make_series(120).to_netcdf(path)
+    return path
+
+
+def test_a_raw_file_becomes_scores_and_a_map(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, model, forecast = tmp_path / "s.zarr", tmp_path / "model", tmp_path / "forecast.nc"
+    sizes = ("--hidden-spatial", 4, "--hidden-temporal", 8, "--temporal-layers", 2)
+    steps = [
+        ("prepare", raw, store),
+        ("fit", store, model, "--history", 4, "--horizon", 2, "--epochs", 1, *sizes),
+        ("predict", model, store, forecast, "--part", "test", "--every", 2),
+        ("evaluate", forecast, store, "--reference", "persistence", "--curve", tmp_path / "skill.png"),
+        ("plot", forecast, store, tmp_path / "map.png", "--lead", "6h"),
+    ]
+    for step in steps:
+        assert run(*step, monkeypatch=monkeypatch) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "70 % to train" not in out
+    assert "t2m" in out
+    assert "persistence" in out
+    for name in ("skill.png", "map.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert run("evaluate", forecast, store, "--json", monkeypatch=monkeypatch) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["dims"]["source"] == 2
+    assert run("predict", model, raw, tmp_path / "raw_forecast.nc", monkeypatch=monkeypatch) == 0
+    with xr.open_dataset(tmp_path / "raw_forecast.nc", decode_timedelta=True) as opened:
+        assert dict(opened.sizes) == {"init_time": 1, "lead_time": 2, "latitude": 4, "longitude": 6}
+
+
+def test_periods_on_the_command_line_are_the_split(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    periods = (
+        "--train",
+        "2016-01-01..2016-01-15",
+        "--validation",
+        "2016-01-16..2016-01-20",
+        "--test",
+        "2016-01-21..2016",
+    )
+    assert run("prepare", raw, tmp_path / "s.zarr", *periods, monkeypatch=monkeypatch) == 0
+    split = json.loads(xr.open_zarr(tmp_path / "s.zarr").attrs["split"])
+    assert split["train"] == ["2016-01-01", "2016-01-15"]
+    assert run("prepare", raw, tmp_path / "t.zarr", *periods[:2], monkeypatch=monkeypatch) == 2
+    assert "needs all of --train, --validation and --test" in capsys.readouterr().err
+
+
+def city(tmp_path: Path) -> Path:
+    path = tmp_path / "city.nc"
+    make_city().to_netcdf(path)
+    return path
+
+
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "page.nc"
+    path.write_text("<html>not found</html>")
+    return path
+
+
+def unsorted(tmp_path: Path) -> Path:
+    path = tmp_path / "unsorted.nc"
+    series = make_series()
+    series.isel(time=[1, 0, *range(2, 80)]).to_netcdf(path)
+    return path
+
+
+def gappy(tmp_path: Path) -> Path:
+    path = tmp_path / "gappy.nc"
+    make_series(absent=(7, 8)).to_netcdf(path)
+    return path
+
+
+def empty(tmp_path: Path) -> Path:
+    path = tmp_path / "empty"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "words"),
+    [
+        (lambda folder: folder / "nothing.nc", (), "nothing.nc"),
+        (empty, (), "empty"),
+        (text, (), "page.nc"),
+        (unsorted, (), "not increasing"),
+        (gappy, (), "1 gap"),
+        (city, ("--variable", "speed"), "speed"),
+        (city, ("--source", "netflix"), "netflix"),
+        (city, ("--train", "1999", "--validation", "2000", "--test", "2001"), "train period 1999..1999 holds no frame"),
+    ],
+    ids=["missing", "empty", "html", "unsorted", "gap", "variable", "source", "split"],
+)
+def test_a_users_mistake_is_one_line_and_status_2(
+    tmp_path: Path, make, options: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    path = make(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert run("prepare", path, tmp_path / "s.zarr", *options, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("stforecast: ")
+    assert words in error
+    assert error.count("\n") == 0
+    assert sorted(entry for entry in tmp_path.iterdir() if not entry.name.endswith(".lock")) == before
+
+
+def test_a_model_is_not_fitted_into_a_folder_that_is_there(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "model").mkdir()
+    assert run("fit", tmp_path / "s.zarr", tmp_path / "model", monkeypatch=monkeypatch) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["sample", "prepare", "fit", "predict", "evaluate", "plot"])
+def test_each_verb_explains_itself(verb: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert run(verb, "--help", monkeypatch=monkeypatch) == 0
+    assert "Usage: stforecast" in capsys.readouterr().out
+
+
+def test_the_installed_command_shows_no_traceback(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("stforecast")), "predict", "nowhere", "nothing", "out.nc"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "stforecast: nowhere is no saved forecaster: model.json is missing [FILE_MISSING]\n"
+
+
+def test_samples_are_listed_as_they_are_written(tmp_path: Path, monkeypatch, capsys) -> None:
+    assert run("sample", "traffic", tmp_path / "raw", monkeypatch=monkeypatch) == 0
+    written = [Path(line) for line in capsys.readouterr().out.split()]
+    assert written
+    assert all(path.is_file() for path in written)

@@ -1,0 +1,387 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from factory import make_city, make_series
+from torch import nn
+
+import stforecast as stf
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.forecaster import Forecaster, NetworkConfig, fit, predict
+from stforecast.split import Split
+from stforecast.store import prepare
+from stforecast.training import TrainingConfig
+
+SMALL = NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2, drop_path=0.0)
+SHORT = TrainingConfig(epochs=2, batch_size=8)
+
+
+def prepared(series: xr.Dataset, path: Path, **options: bool) -> xr.Dataset:
+    return prepare(series, path, Split.by_fraction(series["time"].to_numpy()), **options)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    series = make_series(variables=("t2m", "u10"))
+    return prepared(series, tmp_path_factory.mktemp("stores") / "s.zarr").load()
+
+
+@pytest.fixture(scope="module")
+def forecaster(stored: xr.Dataset) -> Forecaster:
+    return fit(stored, history=4, horizon=3, network=SMALL, training=SHORT)
+
+
+@pytest.fixture(scope="module")
+def repeats(forecaster: Forecaster) -> Forecaster:
+    """A forecaster whose network gives its input back, so that every number of a forecast is known."""
+    return replace(forecaster, network=nn.Identity())
+
+
+def test_a_forecast_is_labelled_and_in_physical_units(stored: xr.Dataset, repeats: Forecaster) -> None:
+    init_times = stored["time"].to_numpy()[[10, 11, 40]]
+    forecast = repeats.predict(stored, init_times=init_times)
+    # What the network sees at row 10 are rows 7..10, and it gives them back as leads 1..4, of which 3 are kept.
+    expected = np.stack([stored["t2m"].to_numpy()[row - 3 : row] for row in (10, 11, 40)])
+    assert forecast["t2m"].dims == ("init_time", "lead_time", "latitude", "longitude")
+    np.testing.assert_allclose(forecast["t2m"], expected, atol=6e-5)
+    np.testing.assert_array_equal(forecast["valid_time"][:, 1] - forecast["init_time"], np.timedelta64(12, "h"))
+    assert forecast["u10"].attrs == stored["u10"].attrs
+    for axis in ("latitude", "longitude"):
+        xr.testing.assert_identical(forecast[axis].variable, stored[axis].variable)
+
+
+def test_the_default_init_time_is_the_last_frame(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    forecast = forecaster.predict(stored)
+    assert forecast.sizes["init_time"] == 1
+    assert forecast["init_time"].item() == stored["time"][-1].item()
+
+
+def test_a_longer_horizon_is_a_rollout_and_a_shorter_one_a_slice(stored: xr.Dataset, repeats: Forecaster) -> None:
+    whole = repeats.predict(stored, horizon=10)
+    history = stored["t2m"].to_numpy()[-4:]
+    # Fed its own output, a network that repeats its input goes through the history again and again.
+    np.testing.assert_allclose(whole["t2m"][0], history[[0, 1, 2, 3] * 2 + [0, 1]], atol=6e-5)
+    xr.testing.assert_identical(repeats.predict(stored, horizon=2), whole.isel(lead_time=slice(2)))
+
+
+def flipped(series: xr.Dataset) -> xr.Dataset:
+    return series.isel(latitude=slice(None, None, -1))
+
+
+def rolled(series: xr.Dataset) -> xr.Dataset:
+    moved = series.roll(longitude=3, roll_coords=True)
+    attrs = series["longitude"].attrs
+    return moved.assign_coords(longitude=("longitude", (moved["longitude"].to_numpy() + 180) % 360 - 180, attrs))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        flipped,
+        rolled,
+        lambda s: s.transpose("longitude", "time", "latitude"),
+        lambda s: s[["u10", "t2m"]],
+        lambda s: s.chunk(time=3, latitude=2),
+        lambda s: s.rename(latitude="lat", longitude="lon"),
+        lambda s: s.astype(np.float64),
+    ],
+    ids=["latitude", "longitude", "transposed", "variables", "chunks", "names", "float64"],
+)
+def test_how_the_caller_holds_the_data_changes_no_number(
+    stored: xr.Dataset, forecaster: Forecaster, change: Callable[[xr.Dataset], xr.Dataset]
+) -> None:
+    init_times = stored["time"].to_numpy()[[20, 50]]
+    expected = forecaster.predict(stored, init_times=init_times)
+    changed = change(stored)
+    result = forecaster.predict(changed, init_times=init_times)
+    assert set(result["t2m"].dims[2:]) == set(changed["t2m"].dims) - {"time"}
+    for name in result["t2m"].dims[2:]:
+        np.testing.assert_array_equal(result[name], changed[name])
+    back = result.rename({"lat": "latitude", "lon": "longitude"}) if "lat" in result.dims else result
+    back = back.assign_coords(longitude=back["longitude"] % 360).sortby(["latitude", "longitude"])
+    for name in ("t2m", "u10"):
+        np.testing.assert_array_equal(back[name].to_numpy(), expected[name].to_numpy())
+
+
+def test_batches_change_no_forecast(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    init_times = forecaster.init_times(stored)
+    one, all_at_once = (forecaster.predict(stored, init_times=init_times, batch_size=size) for size in (1, 1000))
+    np.testing.assert_allclose(one["t2m"], all_at_once["t2m"], rtol=0, atol=1e-4)
+
+
+def test_init_times_have_whole_history_and_truth(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    gappy = stored.isel(time=[row for row in range(80) if row != 30])
+    times = gappy["time"].to_numpy()
+    init_times = forecaster.init_times(gappy, horizon=3)
+    rows = np.searchsorted(times, init_times)
+    np.testing.assert_array_equal(rows, [*range(3, 27), *range(33, 76)])
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 1), (3, 6)])
+def test_odd_grids_are_forecast_on_their_own_cells(tmp_path: Path, shape: tuple[int, int]) -> None:
+    series = prepared(make_series(shape=shape), tmp_path / "s.zarr")
+    forecast = fit(series, history=4, horizon=2, network=SMALL, training=SHORT).predict(series)
+    assert forecast["t2m"].shape == (1, 2, *shape)
+
+
+def test_levels_come_back_as_levels(tmp_path: Path) -> None:
+    series = prepared(make_series(levels=(500.0, 850.0)), tmp_path / "s.zarr")
+    fitted = replace(fit(series, history=4, horizon=2, network=SMALL, training=SHORT), network=nn.Identity())
+    forecast = fitted.predict(series.sel(level=[850.0, 500.0]))
+    assert forecast["t2m"].dims == ("init_time", "lead_time", "level", "latitude", "longitude")
+    xr.testing.assert_allclose(
+        forecast["t2m"].isel(init_time=0, lead_time=0, drop=True).sortby("level"),
+        series["t2m"].isel(time=-4, drop=True),
+        atol=6e-5,
+        rtol=0,
+    )
+
+
+def test_counts_are_never_negative_and_keep_their_clock(tmp_path: Path) -> None:
+    city = prepared(make_city(), tmp_path / "s.zarr")
+    fitted = fit(city, history=4, horizon=2, network=SMALL, training=SHORT)
+    with torch.no_grad():
+        for weight in fitted.network.parameters():
+            weight.mul_(-3)
+    forecast = fitted.predict(city, init_times=fitted.init_times(city))
+    assert float(forecast.to_array().min()) == 0
+    assert forecast["valid_time"].attrs["time_zone"] == "America/New_York"
+
+
+def test_training_beats_persistence_on_waves(tmp_path: Path) -> None:
+    series = prepared(make_series(200, shape=(6, 12)), tmp_path / "s.zarr")
+    fitted = fit(
+        series,
+        history=4,
+        horizon=2,
+        network=replace(SMALL, hidden_temporal=16),
+        training=TrainingConfig(epochs=10, batch_size=8, learning_rate=3e-3),
+    )
+    test = fitted.split.select(series, "test")
+    forecast = fitted.predict(test, init_times=fitted.init_times(test, horizon=2))
+    truth = series["t2m"].sel(time=forecast["valid_time"])
+    error = np.sqrt(((forecast["t2m"] - truth) ** 2).mean(("init_time", "latitude", "longitude")))
+    last = series["t2m"].sel(time=forecast["init_time"])
+    persistence = np.sqrt(((last - truth) ** 2).mean(("init_time", "latitude", "longitude")))
+    assert (error < 0.7 * persistence).all()
+
+
+def test_the_test_period_has_no_part_in_a_fit(tmp_path: Path) -> None:
+    series = make_series()
+    spoiled = series.copy(deep=True)
+    spoiled["t2m"][64:] += 50
+    weights = [
+        fit(prepared(some, tmp_path / name), history=4, horizon=2, network=SMALL, training=SHORT).weights_hash()
+        for name, some in (("a.zarr", series), ("b.zarr", spoiled))
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_the_seed_decides_the_weights_and_leaves_the_callers_generator_alone(stored: xr.Dataset) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    hashes = [
+        fit(stored, history=4, horizon=2, network=SMALL, training=replace(SHORT, seed=seed)).weights_hash()
+        for seed in (1, 1, 2)
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_validation_chooses_the_weights(stored: xr.Dataset) -> None:
+    training = fit(
+        stored, history=4, horizon=2, network=SMALL, training=replace(SHORT, epochs=4, learning_rate=0.05)
+    ).training
+    assert training["best_epoch"] == int(np.argmin(training["validation_loss"]))
+    assert len(training["training_loss"]) == 4
+    assert training["windows"] == {"train": 51, "validation": 3}
+
+
+def test_saving_and_loading_changes_nothing(tmp_path: Path, stored: xr.Dataset, forecaster: Forecaster) -> None:
+    folder = forecaster.save(tmp_path / "model")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "weights.safetensors"]
+    loaded = Forecaster.load(folder)
+    xr.testing.assert_identical(loaded.predict(stored), forecaster.predict(stored))
+    assert loaded.grid == forecaster.grid
+    assert (loaded.channels, loaded.split, loaded.config) == (forecaster.channels, forecaster.split, forecaster.config)
+    assert (loaded.step, loaded.history, loaded.horizon) == (forecaster.step, forecaster.history, forecaster.horizon)
+    assert json.loads(json.dumps(forecaster.training)) == loaded.training
+    xr.testing.assert_identical(predict(stored, folder), predict(stored, loaded))
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path, forecaster: Forecaster) -> None:
+    forecaster.save(tmp_path / "model")
+    with pytest.raises(StforecastError, match="is there already"):
+        forecaster.save(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("place", [0, 40, 2000, -1])
+def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path, forecaster: Forecaster, place: int) -> None:
+    path = forecaster.save(tmp_path / "model") / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StforecastError, match=r"weights.safetensors is not what model.json was written with") as caught:
+        Forecaster.load(tmp_path / "model")
+    assert caught.value.kind == ErrorKind.CKPT_CORRUPT
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda text: text.replace('"units": "K"', '"units": "degC"'), "was changed after it was written"),
+        (lambda text: text[:-40], "is not a whole description"),
+        (lambda text: "[]", "is not a whole description"),
+        (
+            lambda text: text.replace('"stforecast_model_version": 1', '"stforecast_model_version": 7'),
+            "model version 7",
+        ),
+    ],
+)
+def test_a_changed_description_is_refused(tmp_path: Path, forecaster: Forecaster, spoil, match: str) -> None:
+    path = forecaster.save(tmp_path / "model") / "model.json"
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(StforecastError, match=match):
+        Forecaster.load(tmp_path / "model")
+
+
+def resigned(path: Path, change: Callable[[dict], None]) -> None:
+    """Change a description and sign it anew, as a tool that knows the format would."""
+    described = json.loads(path.read_text())
+    described.pop("sha256")
+    change(described)
+    path.write_text(json.dumps(described | {"sha256": stf.forecaster._digest(described)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "match"),
+    [
+        (lambda d: d.pop("normalization"), ErrorKind.CKPT_INCOMPLETE, "lacks or misstates 'normalization'"),
+        (lambda d: d["network"].update(hidden_temporal=12), ErrorKind.CKPT_MISMATCH, "do not fit the network"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(
+    tmp_path: Path, forecaster: Forecaster, change, kind: ErrorKind, match: str
+) -> None:
+    resigned(forecaster.save(tmp_path / "model") / "model.json", change)
+    with pytest.raises(StforecastError, match=match) as caught:
+        Forecaster.load(tmp_path / "model")
+    assert caught.value.kind == kind
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StforecastError, match="nowhere is no saved forecaster: model.json is missing"):
+        Forecaster.load(tmp_path / "nowhere")
+
+
+def nan_at(series: xr.Dataset, row: int) -> xr.Dataset:
+    spoiled = series.copy(deep=True)
+    spoiled["u10"][row, 1, 2] = np.nan
+    return spoiled
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "kind", "match"),
+    [
+        (lambda s: s[["t2m"]], {}, ErrorKind.CHANNELS, "the model wants t2m, u10 but the series lacks u10"),
+        (lambda s: s.isel(latitude=slice(3)), {}, ErrorKind.GRID_SHAPE, "wanted the grid 4x6 .* but the data have 3x6"),
+        (lambda s: s.isel(time=slice(None, None, 2)), {}, ErrorKind.TIME_FREQ, "steps by 6 h but the series by 12 h"),
+        (lambda s: s.isel(time=slice(3)), {}, ErrorKind.TIME_SHORT, "needs 4 frames up to .* the series has 3"),
+        (
+            lambda s: s.isel(time=[*range(77), 78, 79]),
+            {},
+            ErrorKind.TIME_GAP,
+            "history of init time 2016-01-20T18:00 has 1 gap",
+        ),
+        (lambda s: s, {"init_times": "2016-03-01"}, ErrorKind.TIME_RANGE, "init time 2016-03-01T00:00 is not a frame"),
+        (lambda s: s, {"init_times": "2016-01-05T01"}, ErrorKind.TIME_RANGE, "2016-01-05T01:00 is not a frame"),
+        (lambda s: s, {"init_times": "soon"}, ErrorKind.ARGUMENT, "init_times 'soon' are not times"),
+        (
+            lambda s: s,
+            {"init_times": ["2016-01-05", "2016-01-05"]},
+            ErrorKind.TIME_DUPLICATE,
+            "init_times has 1 duplicate",
+        ),
+        (lambda s: s, {"horizon": 0}, ErrorKind.ARGUMENT, "horizon must be at least 1, not 0"),
+        (lambda s: nan_at(s, 78), {}, ErrorKind.NAN, "variable u10 has 1 nan .* at 2016-01-20T12:00, latitude -20"),
+        (lambda s: s.assign(u10=s["u10"].assign_attrs(units="degC")), {}, ErrorKind.UNITS, "variable u10 is in 'degC'"),
+    ],
+)
+def test_a_series_unlike_the_models_is_refused_by_name(
+    stored: xr.Dataset, forecaster: Forecaster, change, options: dict, kind: ErrorKind, match: str
+) -> None:
+    with pytest.raises(StforecastError, match=match) as caught:
+        forecaster.predict(change(stored), **options)
+    assert caught.value.kind == kind
+
+
+def test_a_nan_that_no_forecast_sees_does_no_harm(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    init_times = stored["time"].to_numpy()[[10, 70]]
+    xr.testing.assert_identical(
+        forecaster.predict(nan_at(stored, 40), init_times=init_times), forecaster.predict(stored, init_times=init_times)
+    )
+
+
+def test_an_output_that_is_not_finite_is_never_given(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    class Broken(nn.Module):
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            return frames / 0
+
+    with pytest.raises(StforecastError, match="forecast of t2m has .* not finite, the first at lead 1") as caught:
+        replace(forecaster, network=Broken()).predict(stored)
+    assert caught.value.kind == ErrorKind.OUTPUT_INVALID
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"history": 60}, "train period has no whole window: a history of 60 and a horizon of 3 need 63 frames 6 h"),
+        ({"history": 7}, "validation period has no whole window: .* it holds 8 frames from 2016-01-15T00:00"),
+        ({"history": 500}, "train period has no whole window"),
+    ],
+)
+def test_too_few_frames_for_one_window_are_named(stored: xr.Dataset, options: dict, match: str) -> None:
+    with pytest.raises(StforecastError, match=match) as caught:
+        fit(stored, horizon=3, network=SMALL, training=SHORT, **options)
+    assert caught.value.kind == ErrorKind.TIME_SHORT
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_and_windows(stored: xr.Dataset) -> None:
+    with pytest.raises(StforecastError, match="loss became nan in epoch 0, batch .* begin at 2016-01-.*learning_rate"):
+        fit(
+            stored,
+            history=4,
+            horizon=3,
+            network=SMALL,
+            training=TrainingConfig(epochs=3, batch_size=8, learning_rate=1e38, gradient_clip=1e38),
+        )
+
+
+def test_a_series_without_statistics_says_how_to_get_them(series: xr.Dataset) -> None:
+    with pytest.raises(StforecastError, match="carries no split and statistics; make a store of it with"):
+        fit(series)
+
+
+def test_predict_without_a_model_says_how_to_fit_one(series: xr.Dataset) -> None:
+    with pytest.raises(StforecastError, match="no pretrained model comes with this version"):
+        predict(series)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"epochs": 0}, "epochs must be above 0, not 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"divergence_reduction": "max"}, "must be 'mean' or 'sum', not 'max'"),
+    ],
+)
+def test_a_training_configuration_that_cannot_be_is_refused(options: dict, match: str) -> None:
+    with pytest.raises(StforecastError, match=match):
+        TrainingConfig(**options)

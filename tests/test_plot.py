@@ -1,0 +1,605 @@
+import gc
+import os
+import resource
+import socket
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import cartopy.crs as ccrs
+import numpy as np
+import pytest
+import shapely
+import xarray as xr
+from cartopy.mpl.feature_artist import FeatureArtist
+from factory import make_city, make_series
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from numpy.testing import assert_allclose
+
+from stforecast import plot
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.grid import with_forecast_times
+
+# Manhattan, as in the gridded taxi trips: row 0 in the north, column 0 in the west.
+NORTH, SOUTH, WEST, EAST = 40.849878, 40.699031, -74.022216, -73.873868
+
+
+def forecast_of(
+    series: xr.Dataset, *, inits: tuple[int, ...] = (0, 1), horizon: int = 3, bias: float = 1.0
+) -> xr.Dataset:
+    """The truth plus a bias that grows with the lead time."""
+    times = series["time"].to_numpy()
+    step = times[1] - times[0]
+    leads = np.arange(1, horizon + 1)
+    frames = series.isel(time=xr.DataArray(np.add.outer(inits, leads), dims=("init_time", "lead_time"))).drop_vars(
+        "time"
+    )
+    growing = xr.DataArray(bias * leads, dims="lead_time")
+    with xr.set_options(keep_attrs=True):
+        forecast = (frames + growing).transpose("init_time", "lead_time", ...)
+    forecast = forecast.assign_coords(init_time=times[list(inits)], lead_time=(leads * step).astype("timedelta64[ns]"))
+    return with_forecast_times(forecast, time_attrs=series["time"].attrs)
+
+
+def make_region(*, descending: bool = True, frames: int = 6) -> xr.Dataset:
+    """Air temperature on the grid of NCEP's North American cut-out, coarser."""
+    latitude, longitude = np.arange(15, 76, 10.0), np.arange(200, 331, 10.0)
+    rng = np.random.default_rng(1)
+    made = xr.Dataset(
+        {
+            "air": (
+                ("time", "lat", "lon"),
+                (280 + 10 * rng.standard_normal((frames, len(latitude), len(longitude)))).astype(np.float32),
+                {"units": "degK", "long_name": "air temperature"},
+            )
+        },
+        {
+            "time": ("time", np.datetime64("2014-01-01", "ns") + np.arange(frames) * np.timedelta64(6, "h")),
+            "lat": ("lat", latitude, {"units": "degrees_north", "standard_name": "latitude"}),
+            "lon": ("lon", longitude, {"units": "degrees_east", "standard_name": "longitude"}),
+        },
+    )
+    return made.isel(lat=slice(None, None, -1)) if descending else made
+
+
+def with_bounds(city: xr.Dataset) -> xr.Dataset:
+    """The city with the degrees of its rows and columns."""
+    rows, columns = city.sizes["row"], city.sizes["column"]
+    latitude = NORTH + (np.arange(rows) + 0.5) * (SOUTH - NORTH) / rows
+    longitude = WEST + (np.arange(columns) + 0.5) * (EAST - WEST) / columns
+    return city.assign_coords(
+        latitude=("row", latitude, {"units": "degrees_north", "standard_name": "latitude"}),
+        longitude=("column", longitude, {"units": "degrees_east", "standard_name": "longitude"}),
+    )
+
+
+def panels_of(figure: Figure) -> list[Axes]:
+    return [axes for axes in figure.axes if mesh_of(axes) is not None and axes.get_title()]
+
+
+def mesh_of(axes: Axes) -> QuadMesh | None:
+    return next((artist for artist in axes.collections if isinstance(artist, QuadMesh)), None)
+
+
+def value_at(axes: Axes, x: float, y: float) -> float:
+    """The value of the cell that covers a place, in the coordinates of the mesh."""
+    mesh = mesh_of(axes)
+    corners = mesh.get_coordinates()
+    values = mesh.get_array().reshape(corners.shape[0] - 1, corners.shape[1] - 1)
+    row = int(np.searchsorted(corners[:, 0, 1], y)) - 1
+    column = int(np.searchsorted(corners[0, :, 0], x)) - 1
+    return float(values[row, column])
+
+
+def value_at_degrees(axes: Axes, latitude: float, longitude: float) -> float:
+    """The value that a map shows at a place; meshes count from the map's central longitude."""
+    centre, _ = ccrs.PlateCarree().transform_point(0, 0, axes.projection)
+    return value_at(axes, (longitude - centre + 180) % 360 - 180, latitude)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **keywords: object) -> None:
+        raise AssertionError("a map asked for the network")
+
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        pytest.param(make_series(6, shape=(8, 16)), id="global"),
+        pytest.param(make_region(), id="regional"),
+        pytest.param(make_city(6), id="city"),
+        pytest.param(with_bounds(make_city(6)), id="city-with-bounds"),
+    ],
+)
+def test_maps_are_drawn_without_a_network(series: xr.Dataset, tmp_path: Path, offline: None) -> None:
+    path = plot.save(plot.comparison(forecast_of(series), series), tmp_path / "map.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_panel_names_units_valid_time_init_and_lead() -> None:
+    series = make_region()
+    figure = plot.comparison(forecast_of(series), series, init_time="2014-01-01T06:00", lead_time="12h")
+    assert [axes.get_title() for axes in panels_of(figure)] == [
+        f"{heading} [degK]\nvalid 2014-01-01 18:00 UTC\ninit 2014-01-01 06:00, lead 12 h"
+        for heading in ("Forecast", "Truth", "Error: forecast minus truth")
+    ]
+    labels = [axes.get_xlabel() for axes in figure.axes if "[degK]" in axes.get_xlabel()]
+    assert labels == ["air temperature [degK]", "error [degK]"]
+    assert figure.get_suptitle() == "air temperature"
+
+
+def test_last_init_and_lead_time_are_the_default() -> None:
+    series = make_region()
+    title = panels_of(plot.comparison(forecast_of(series), series))[0].get_title()
+    assert title.endswith("init 2014-01-01 06:00, lead 18 h")
+
+
+def test_forecast_and_truth_share_limits_and_error_is_symmetric() -> None:
+    series = make_region()
+    forecast = forecast_of(series, bias=-3.0)
+    first, second, error = (mesh_of(axes) for axes in panels_of(plot.comparison(forecast, series)))
+    last = forecast["air"][-1, -1]
+    truth = series["air"].sel(time=last["valid_time"])
+    assert first.get_clim() == second.get_clim() == (min(last.min(), truth.min()), max(last.max(), truth.max()))
+    assert_allclose(error.get_clim(), (-9.0, 9.0), rtol=1e-5)  # three leads of -3, in float32
+    assert first.get_cmap().name == second.get_cmap().name == "plasma"
+    assert error.get_cmap().name == "RdBu_r"
+
+
+@pytest.mark.parametrize("reverse_latitude", [False, True])
+@pytest.mark.parametrize("west", [0.0, -180.0, 90.0])
+@pytest.mark.parametrize("rows", [8, 4])  # the whole globe, and a band of it
+def test_cells_stand_where_their_coordinates_say(reverse_latitude: bool, west: float, rows: int) -> None:
+    series = make_series(6, shape=(8, 16)).isel(latitude=slice(0, rows))
+    plain = forecast_of(series)
+    order = np.argsort((series["longitude"].to_numpy() - west) % 360)
+    turned = plain.isel(longitude=order)
+    turned = turned.assign_coords(
+        longitude=("longitude", (turned["longitude"].to_numpy() - west) % 360 + west, turned["longitude"].attrs)
+    )
+    turned = turned.isel(latitude=slice(None, None, -1)) if reverse_latitude else turned
+    forecast, truth, error = panels_of(plot.comparison(turned, series))
+    frame = plain["t2m"][-1, -1]
+    for latitude in series["latitude"].to_numpy():
+        for longitude in series["longitude"].to_numpy():
+            # A little off the centre, which is a bound of the map where longitudes wrap.
+            place = (latitude + 0.1, longitude + 0.1)
+            expected = frame.sel(latitude=latitude, longitude=longitude).item()
+            assert value_at_degrees(forecast, *place) == pytest.approx(expected)
+            assert value_at_degrees(truth, *place) == pytest.approx(expected - 3)
+            assert value_at_degrees(error, *place) == pytest.approx(3, rel=1e-4)
+
+
+def test_a_regional_map_is_the_same_whatever_the_order_of_latitude() -> None:
+    up, down = make_region(descending=False), make_region()
+    first, second = (panels_of(plot.comparison(forecast_of(series), up))[0] for series in (up, down))
+    assert_allclose(mesh_of(first).get_array(), mesh_of(second).get_array())
+    assert_allclose(mesh_of(first).get_coordinates(), mesh_of(second).get_coordinates())
+    assert value_at_degrees(second, 75, 230) == pytest.approx(
+        forecast_of(up)["air"][-1, -1].sel(lat=75, lon=230).item()
+    )
+
+
+def test_the_picture_shows_a_value_in_its_colour_at_its_place() -> None:
+    series = make_series(6, shape=(36, 72))
+    figure = plot.forecast_map(forecast_of(series).isel(latitude=slice(None, None, -1)))
+    figure.canvas.draw()
+    (axes,) = panels_of(figure)
+    mesh = mesh_of(axes)
+    pixels = np.asarray(figure.canvas.buffer_rgba())
+    frame = forecast_of(series)["t2m"][-1, -1]
+    # Cell centres in the open Pacific (both sides of the dateline), Atlantic and Indian Ocean.
+    for latitude, longitude in ((-25.7, 210.0), (25.7, 175.0), (-36.0, 345.0), (-29.1, 80.0)):
+        cell = frame.sel(latitude=latitude, longitude=longitude, method="nearest")
+        place = axes.projection.transform_point(cell.longitude.item(), cell.latitude.item(), ccrs.PlateCarree())
+        column, height = axes.transData.transform(place)
+        shown = pixels[pixels.shape[0] - 1 - int(height), int(column)] / 255
+        assert_allclose(shown, mesh.get_cmap()(mesh.norm(cell.item())), atol=1.5 / 255)
+
+
+@settings(max_examples=50, deadline=None)
+@given(columns=st.integers(4, 40), west=st.floats(-360, 360))
+def test_every_longitude_shows_its_nearest_column_up_to_both_edges_of_the_globe(columns: int, west: float) -> None:
+    centres = west + np.arange(columns) * 360 / columns
+    axis = plot._Axis.around_globe(centres)
+    assert (axis.bounds[0], axis.bounds[-1]) == (-180, 180)
+    assert (np.diff(axis.bounds) > 0).all()
+    middles = (axis.bounds[1:] + axis.bounds[:-1]) / 2
+    off = np.abs((centres[axis.positions] - middles + 180) % 360 - 180)
+    assert (off + np.diff(axis.bounds) / 2 <= 180 / columns + 1e-3).all()
+
+
+def test_the_globe_is_filled_from_edge_to_edge() -> None:
+    series = make_series(6, shape=(8, 16))
+    axes = panels_of(plot.forecast_map(forecast_of(series)))[0]
+    corners = mesh_of(axes).get_coordinates()
+    equator = axes.projection.transform_points(ccrs.PlateCarree(), corners[0, [0, -1], 0], np.zeros(2))[:, 0]
+    assert_allclose(equator, axes.projection.x_limits, rtol=1e-6)
+
+
+def test_a_region_fills_its_panel() -> None:
+    series = make_region()
+    axes = panels_of(plot.forecast_map(forecast_of(series)))[0]
+    corners = mesh_of(axes).get_coordinates()
+    west, east, south, north = axes.get_extent()
+    assert_allclose((west, east), corners[0, [0, -1], 0])
+    assert_allclose((south, north), corners[[0, -1], 0, 1])
+
+
+@pytest.mark.parametrize("series", [make_series(6, shape=(8, 16)), make_region()], ids=["global", "regional"])
+def test_every_map_has_coastlines_and_borders(series: xr.Dataset) -> None:
+    for axes in panels_of(plot.comparison(forecast_of(series), series)):
+        artists = [artist for artist in axes.get_children() if isinstance(artist, FeatureArtist)]
+        shown = [len(list(artist._feature.intersecting_geometries((-130, -60, 25, 60)))) for artist in artists]
+        outlines, borders, _ = shown
+        assert outlines > 10
+        assert borders > 2
+
+
+def test_coastlines_lie_where_the_coast_is() -> None:
+    coast = shapely.union_all(list(plot._outlines().geometries()))
+    for latitude, longitude in ((51.4, 1.4), (40.6, -74.0), (-33.9, 18.4), (35.6, 140.0)):
+        assert coast.distance(shapely.Point(longitude, latitude)) < 1, "a place at the sea"
+    for latitude, longitude in ((39.0, -99.0), (48.0, 67.0), (30.0, -150.0)):
+        assert coast.distance(shapely.Point(longitude, latitude)) > 2, "a place far from any shore"
+
+
+def test_a_city_has_its_north_at_the_top_whatever_the_order_of_rows() -> None:
+    city = make_city(6)
+    for series in (city, city.isel(row=slice(None, None, -1))):
+        axes = panels_of(plot.comparison(forecast_of(series), city))[0]
+        frame = forecast_of(city)["inflow"][-1, -1]
+        bottom, top = axes.get_ylim()
+        assert (bottom, top) == (4.5, -0.5)
+        assert axes.get_xlim() == (-0.5, 3.5)
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("column (west to east)", "row (north to south)")
+        for row, column in ((0, 0), (4, 3), (1, 2)):
+            assert value_at(axes, column, row) == frame.sel(row=row, column=column)
+
+
+def test_a_city_with_bounds_is_drawn_in_degrees_true_to_scale() -> None:
+    city = with_bounds(make_city(6, shape=(16, 12)))
+    figure = plot.comparison(forecast_of(city), city.isel(row=slice(None, None, -1)))
+    axes = panels_of(figure)[0]
+    figure.canvas.draw()
+    assert_allclose(axes.get_xlim(), (WEST, EAST))
+    assert_allclose(axes.get_ylim(), (SOUTH, NORTH))
+    box = axes.get_window_extent()
+    kilometres = (NORTH - SOUTH) / ((EAST - WEST) * np.cos(np.deg2rad((NORTH + SOUTH) / 2)))
+    assert box.height / box.width == pytest.approx(kilometres, rel=0.01)
+    frame = forecast_of(city)["inflow"][-1, -1]
+    assert value_at(axes, WEST + 0.001, NORTH - 0.001) == frame.sel(row=0, column=0)
+    assert axes.xaxis.get_major_formatter()(-73.96) == "73.96°W"
+    assert axes.yaxis.get_major_formatter()(40.75) == "40.75°N"
+
+
+def test_the_scale_bar_is_as_long_as_it_says() -> None:
+    city = with_bounds(make_city(6, shape=(16, 12)))
+    axes = panels_of(plot.forecast_map(forecast_of(city)))[0]
+    (bar,) = axes.lines
+    (west, east), (latitude, _) = np.deg2rad(bar.get_data())
+    # Haversine on the sphere of 6371 km.
+    length = 2 * 6371 * np.arcsin(np.cos(latitude) * np.sin((east - west) / 2))
+    assert axes.texts[0].get_text() == "2 km"
+    assert length == pytest.approx(2, rel=0.01)
+
+
+def test_a_plane_that_is_measured_has_its_y_upwards() -> None:
+    city = make_city(6).rename(row="y", column="x")
+    for dim, name in (("y", "projection_y_coordinate"), ("x", "projection_x_coordinate")):
+        city = city.assign_coords(
+            {dim: (dim, 3.0 * np.arange(city.sizes[dim]), {"units": "km", "standard_name": name})}
+        )
+    axes = panels_of(plot.forecast_map(forecast_of(city)))[0]
+    assert axes.get_ylim() == (-1.5, 13.5)
+    assert axes.get_ylabel() == "projection y coordinate [km]"
+
+
+@pytest.mark.parametrize(
+    ("zone", "expected"), [("America/New_York", "2016-01-04 02:00 America/New_York"), (None, "2016-01-04 02:00")]
+)
+def test_the_time_zone_of_a_city_stands_beside_the_valid_time(zone: str | None, expected: str) -> None:
+    city = make_city(6)
+    city["time"].attrs.pop("time_zone")
+    city["time"].attrs |= {"time_zone": zone} if zone else {}
+    lines = panels_of(plot.forecast_map(forecast_of(city)))[0].get_title().split("\n")
+    assert lines == ["Forecast: inflow [1]", f"valid {expected}", "init 2016-01-04 00:30, lead 90 min"]
+
+
+def test_an_init_time_with_an_offset_is_read_on_the_citys_clock() -> None:
+    forecast = forecast_of(make_city(6))
+    axes = panels_of(plot.forecast_map(forecast, init_time="2016-01-04T05:00Z"))[0]
+    assert "init 2016-01-04 00:00" in axes.get_title()
+
+
+def test_missing_cells_are_grey_and_said_to_be() -> None:
+    series = make_region()
+    forecast = forecast_of(series)
+    forecast["air"][..., 2, 3] = np.nan
+    figure = plot.comparison(forecast, series)
+    first, second, error = (mesh_of(axes) for axes in panels_of(figure))
+    assert [int(mesh.get_array().mask.sum()) for mesh in (first, second, error)] == [1, 0, 1]
+    assert first.get_cmap()(np.ma.masked) == pytest.approx(to_rgba(plot._NO_VALUE))
+    assert figure.get_supxlabel() == "grey cells have no value"
+    assert plot.comparison(forecast_of(series), series).get_supxlabel() == ""
+
+
+def test_fields_without_values_are_refused() -> None:
+    series = make_region()
+    empty, full = forecast_of(series), forecast_of(series)
+    empty["air"][-1, -1] = np.nan
+    with pytest.raises(
+        StforecastError, match="air of the forecast from 2014-01-01 06:00 at lead 18 h is NaN"
+    ) as refused:
+        plot.comparison(empty, series)
+    assert refused.value.kind == ErrorKind.NAN
+    with pytest.raises(StforecastError, match="NaN everywhere"):
+        plot.forecast_map(empty)
+    with pytest.raises(StforecastError, match="air of the truth at 2014-01-02 00:00 is NaN everywhere"):
+        plot.comparison(full, series.where(False))
+    halves = forecast_of(series).where(series["lon"] < 260)
+    with pytest.raises(StforecastError, match="no cell of air has a value both"):
+        plot.comparison(halves, series.where(series["lon"] >= 260))
+    full["air"][-1, -1, 0, 0] = np.inf
+    with pytest.raises(StforecastError, match="infinite") as refused:
+        plot.forecast_map(full)
+    assert refused.value.kind == ErrorKind.INF
+
+
+def test_a_truth_that_lacks_the_valid_time_is_named_with_what_it_has() -> None:
+    series = make_region()
+    with pytest.raises(
+        StforecastError, match="valid at 2014-01-02 00:00.*has 2014-01-01 00:00 to 2014-01-01 12:00"
+    ) as e:
+        plot.comparison(forecast_of(series), series.isel(time=slice(0, 3)))
+    assert e.value.kind == ErrorKind.TIME_RANGE
+
+
+def test_a_truth_of_one_frame_is_enough() -> None:
+    series = make_region()
+    plot.comparison(forecast_of(series), series.sel(time=["2014-01-02T00:00"]))
+
+
+def test_what_the_forecast_does_not_hold_is_named() -> None:
+    series = make_region()
+    forecast = forecast_of(series)
+    for keywords, kind, words in (
+        ({"variable": "z"}, ErrorKind.VAR_MISSING, r"no variable z, it has \['air'\]"),
+        ({"init_time": "2014-02-01"}, ErrorKind.EMPTY_SELECTION, "2 from 2014-01-01 00:00 to 2014-01-01 06:00"),
+        ({"lead_time": "5 days"}, ErrorKind.EMPTY_SELECTION, "no lead_time 5 days, it has 3 from 6 h to 18 h"),
+        ({"init_time": "tomorrow noon"}, ErrorKind.ARGUMENT, "init_time 'tomorrow noon' is not one"),
+        ({"lead_time": "soon"}, ErrorKind.ARGUMENT, "write e.g. '24h'"),
+        ({"level": 500}, ErrorKind.ARGUMENT, "air has no levels"),
+    ):
+        with pytest.raises(StforecastError, match=words) as refused:
+            plot.comparison(forecast, series, **keywords)
+        assert refused.value.kind == kind
+    with pytest.raises(StforecastError, match="lead_times is empty"):
+        plot.panels(forecast, lead_times=[])
+
+
+def test_a_truth_of_other_units_cells_or_levels_is_refused() -> None:
+    series = make_region()
+    forecast = forecast_of(series)
+    celsius = series.assign(air=(series["air"] - 273.15).assign_attrs(units="degC"))
+    for truth, kind, words in (
+        (celsius, ErrorKind.UNITS, "degK in the forecast but degC in the truth"),
+        (series.isel(lon=slice(1, None)), ErrorKind.GRID_SHAPE, "wanted the grid"),
+        (series.rename(air="t"), ErrorKind.VAR_MISSING, "the truth has no variable air"),
+        (series.expand_dims(level=[500.0]), ErrorKind.DIMS, "levels in the truth but not in the forecast"),
+    ):
+        with pytest.raises(StforecastError, match=words) as refused:
+            plot.comparison(forecast, truth)
+        assert refused.value.kind == kind
+
+
+def test_an_ensemble_is_refused() -> None:
+    ensemble = forecast_of(make_region()).expand_dims(member=[0, 1])
+    with pytest.raises(StforecastError, match=r"dimension member.*forecast\.mean\('member'") as refused:
+        plot.forecast_map(ensemble)
+    assert refused.value.kind == ErrorKind.DIMS
+
+
+def test_levels_are_chosen_by_value_in_forecast_and_truth() -> None:
+    series = make_series(6, shape=(8, 16), levels=(500.0, 850.0))
+    figure = plot.comparison(forecast_of(series), series.isel(level=[1, 0]), level=850)
+    assert figure.get_suptitle() == "variable t2m at 850 hPa"
+    error = mesh_of(panels_of(figure)[2]).get_array()
+    assert_allclose(error, 3, rtol=1e-4)
+    first = plot.comparison(forecast_of(series), series)
+    assert first.get_suptitle() == "variable t2m at 500 hPa"
+    with pytest.raises(StforecastError, match=r"no level 200, it has \[500.0, 850.0\]") as refused:
+        plot.forecast_map(forecast_of(series), level=200)
+    assert refused.value.kind == ErrorKind.EMPTY_SELECTION
+
+
+def test_panels_show_six_even_leads_on_one_scale() -> None:
+    series = make_series(20, shape=(8, 16))
+    forecast = forecast_of(series, inits=(0,), horizon=16)
+    shown = panels_of(plot.panels(forecast))
+    assert [axes.get_title().split("lead ")[1] for axes in shown] == [f"{h} h" for h in (6, 24, 42, 60, 78, 96)]
+    assert len({mesh_of(axes).get_clim() for axes in shown}) == 1
+
+
+def test_panels_show_the_leads_that_are_asked_for() -> None:
+    forecast = forecast_of(make_series(20, shape=(8, 16)), inits=(0,), horizon=8)
+    shown = panels_of(plot.panels(forecast, lead_times=["6h", np.timedelta64(48, "h")]))
+    assert [axes.get_title().split("lead ")[1] for axes in shown] == ["6 h", "48 h"]
+
+
+def test_lead_times_of_panels_are_told_in_one_unit() -> None:
+    series = make_series(20, shape=(4, 8), step="24h")
+    shown = panels_of(plot.panels(forecast_of(series, inits=(0,), horizon=14)))
+    assert [axes.get_title().split("lead ")[1] for axes in shown] == [f"{d} d" for d in (1, 4, 6, 9, 11, 14)]
+
+
+@pytest.mark.parametrize(
+    ("name", "attrs", "cmap", "limits"),
+    [
+        ("t2m", {"units": "K"}, "plasma", (2, 10)),
+        ("x", {"units": "degC"}, "plasma", (2, 10)),
+        ("tp", {"units": "m"}, "YlGnBu", (0, 10)),
+        ("x", {"units": "kg m-2 s-1", "standard_name": "precipitation_flux"}, "YlGnBu", (0, 10)),
+        ("inflow", {"units": "1"}, "magma_r", (0, 10)),
+        ("u10", {"units": "m s**-1"}, "PuOr_r", (-10, 10)),
+        ("x", {"units": "m s-1", "standard_name": "northward_wind"}, "PuOr_r", (-10, 10)),
+        ("z", {"units": "m**2 s**-2"}, "viridis", (2, 10)),
+    ],
+)
+def test_colours_suit_the_variable(name: str, attrs: dict[str, str], cmap: str, limits: tuple[float, float]) -> None:
+    field = xr.DataArray([[2.0, 10.0]], dims=("y", "x"), name=name, attrs=attrs)
+    colours = plot._Colours.of(field, field.to_numpy())
+    assert (colours.name, colours.low, colours.high) == (cmap, *limits)
+
+
+def test_a_field_of_one_value_has_a_scale() -> None:
+    series = xr.zeros_like(make_region())
+    first, _, error = panels_of(plot.comparison(forecast_of(series, bias=0), series))
+    assert mesh_of(first).get_clim() == (-0.5, 0.5)
+    assert mesh_of(error).get_clim() == (-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [("m s**-1", "m s⁻¹"), ("kg m-2", "kg m⁻²"), ("m**2 s^-2", "m² s⁻²"), ("1", "1"), ("hPa", "hPa")],
+)
+def test_powers_in_units_are_raised(units: str, expected: str) -> None:
+    assert plot._units(xr.DataArray(0, attrs={"units": units})) == expected
+
+
+def make_scores(*, step: str = "6h", leads: int = 8) -> xr.Dataset:
+    count, unit = int(step[:-1]), step[-1]
+    lead_time = (np.arange(1, leads + 1) * np.timedelta64(count, unit)).astype("timedelta64[ns]")
+    sources, metrics = ["forecast", "persistence", "climatology"], ["bias", "mae", "rmse"]
+    values = np.random.default_rng(0).random((len(sources), len(metrics), leads))
+    return xr.Dataset(
+        {"t2m": (("source", "metric", "lead_time"), values, {"units": "K", "long_name": "2 metre temperature"})},
+        {"source": sources, "metric": metrics, "lead_time": lead_time},
+    )
+
+
+def test_a_skill_curve_has_a_line_for_each_source() -> None:
+    scores = make_scores()
+    figure = plot.skill_curve(scores, metric="mae")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["forecast", "persistence", "climatology"]
+    for source, line in lines.items():
+        assert_allclose(line.get_xdata(), np.arange(6, 49, 6))
+        assert_allclose(line.get_ydata(), scores["t2m"].sel(source=source, metric="mae"))
+    assert lines["forecast"].get_linewidth() > max(lines[name].get_linewidth() for name in list(lines)[1:])
+    assert len({line.get_color() for line in axes.lines}) == len({line.get_marker() for line in axes.lines}) == 3
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("lead time [h]", "MAE [K]")
+    assert axes.get_ylim()[0] == 0
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(lines)
+
+
+def test_the_legend_of_a_skill_curve_hides_no_line() -> None:
+    figure = plot.skill_curve(make_scores())
+    figure.canvas.draw()
+    assert not figure.legends[0].get_window_extent().overlaps(figure.axes[0].get_window_extent())
+
+
+@pytest.mark.parametrize(
+    ("step", "leads", "unit", "ticks"),
+    [
+        ("30m", 4, "min", [30, 60, 90, 120]),
+        ("30m", 6, "h", [1, 2, 3]),
+        ("6h", 12, "h", [12, 24, 36, 48, 60, 72]),
+        ("24h", 10, "h", [48, 96, 144, 192, 240]),
+        ("24h", 14, "d", [2, 4, 6, 8, 10, 12, 14]),
+    ],
+)
+def test_lead_times_are_told_in_a_unit_that_suits_them(step: str, leads: int, unit: str, ticks: list[float]) -> None:
+    (axes,) = plot.skill_curve(make_scores(step=step, leads=leads)).axes
+    assert axes.get_xlabel() == f"lead time [{unit}]"
+    west, east = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if west < tick <= east] == ticks
+
+
+def test_scores_by_level_are_drawn_at_one() -> None:
+    scores = (
+        make_scores().expand_dims(level=[500.0, 850.0]).assign_coords(level=("level", [500.0, 850.0], {"units": "hPa"}))
+    )
+    (axes,) = plot.skill_curve(scores, level=850).axes
+    assert axes.get_title() == "2 metre temperature at 850 hPa: RMSE by lead time"
+
+
+def test_scores_that_cannot_be_drawn_are_refused() -> None:
+    scores = make_scores()
+    for given_scores, keywords, kind, words in (
+        (scores, {"metric": "acc"}, ErrorKind.ARGUMENT, r"no metric acc, they have \['bias', 'mae', 'rmse'\]"),
+        (scores, {"variable": "z"}, ErrorKind.VAR_MISSING, "no variable z"),
+        (scores * np.nan, {}, ErrorKind.NAN, "every rmse of t2m is NaN"),
+        (scores.isel(source=0, drop=True), {}, ErrorKind.DIMS, "scores have"),
+    ):
+        with pytest.raises(StforecastError, match=words) as refused:
+            plot.skill_curve(given_scores, **keywords)
+        assert refused.value.kind == kind
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_save_writes_by_suffix_and_makes_the_folder(suffix: str, magic: bytes, tmp_path: Path) -> None:
+    path = plot.save(plot.skill_curve(make_scores()), tmp_path / "new" / f"curve{suffix}")
+    assert path.read_bytes().startswith(magic)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_save_refuses_other_formats(tmp_path: Path) -> None:
+    with pytest.raises(StforecastError, match=r"\.pdf, \.png, \.svg") as refused:
+        plot.save(plot.skill_curve(make_scores()), tmp_path / "curve.bmp")
+    assert refused.value.kind == ErrorKind.ARGUMENT
+
+
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """Files cannot grow beyond four kilobytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_old_picture_and_nothing_half_written(tmp_path: Path, little_room: None) -> None:
+    path = tmp_path / "curve.png"
+    path.write_bytes(b"old")
+    with pytest.raises(StforecastError, match="no room") as refused:
+        plot.save(plot.skill_curve(make_scores()), path)
+    assert refused.value.kind == ErrorKind.DISK_FULL
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_figures_are_released_with_their_last_reference() -> None:
+    series = make_city(6)
+    figure = plot.comparison(forecast_of(series), series)
+    figure.canvas.draw()
+    watched = weakref.ref(figure)
+    del figure
+    gc.collect()
+    assert watched() is None
+    assert not Gcf.figs
+
+
+@pytest.mark.skipif("STFORECAST_DATA" not in os.environ, reason="STFORECAST_DATA names no folder of real data")
+def test_ncep_air_is_drawn_where_it_was_measured() -> None:
+    folder = Path(os.environ["STFORECAST_DATA"])
+    with xr.open_dataset(folder / "ncep_air" / "air_2014.nc") as raw:
+        series = raw[["air"]].isel(time=slice(0, 8)).astype("float32", keep_attrs=True).load()
+    forecast = forecast_of(series)
+    axes = panels_of(plot.comparison(forecast, series))
+    expected = series["air"].sel(time=forecast["valid_time"][-1, -1])
+    for latitude, longitude in ((75, 200), (15, 330), (40, 255)):
+        there = expected.sel(lat=latitude, lon=longitude).item()
+        assert value_at_degrees(axes[1], latitude, longitude) == pytest.approx(there)
