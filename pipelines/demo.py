@@ -11,14 +11,13 @@ import stforecast as stf
 FOLDER = Path("data/demo")
 # Small networks and few epochs: this shows the way from raw files to scored maps within minutes on two cores, not how
 # good forecasts can be.
-NETWORK = stf.NetworkConfig(
-    hidden_spatial=16, hidden_temporal=64, spatial_layers=4, temporal_layers=3, drop_path=0.0
-)
+NETWORK = stf.NetworkConfig(hidden_spatial=16, hidden_temporal=64, spatial_layers=4, temporal_layers=3, drop_path=0.0)
 TRAINING = stf.TrainingConfig(epochs=3, batch_size=16, learning_rate=2e-3)
 WEATHER = Recipe(
     name="weather",
     history=4,
     horizon=4,
+    leads=8,
     network=NETWORK,
     training=TRAINING,
     every=2,
@@ -27,6 +26,7 @@ TRAFFIC = Recipe(
     name="traffic",
     history=4,
     horizon=4,
+    leads=8,
     network=NETWORK,
     training=TRAINING,
     references=("persistence", "same_time_yesterday", "same_time_last_week", "historical_average"),

@@ -17,7 +17,8 @@ class Recipe:
     Attributes:
         name: what its files are called.
         history: frames that the network sees.
-        horizon: frames that it learns to forecast, and that are verified.
+        horizon: frames that it learns to forecast.
+        leads: frames that are forecast and verified; beyond the horizon by a rollout.
         network: the network's size.
         training: how it is fitted.
         references: what the forecast is compared with.
@@ -28,6 +29,7 @@ class Recipe:
     name: str
     history: int
     horizon: int
+    leads: int
     network: stf.NetworkConfig
     training: stf.TrainingConfig
     references: Sequence[str] = field(default=("persistence", "climatology", "damped_anomaly_persistence"))
@@ -76,8 +78,8 @@ def run(raw: xr.Dataset, recipe: Recipe, folder: Path, console: Console) -> Outc
     )
 
     console.rule(f"{recipe.name}: forecast and verify")
-    init_times = forecaster.init_times(series, part="test")[:: recipe.every]
-    forecast = stf.predict(series, forecaster, init_times=init_times)
+    init_times = forecaster.init_times(series, part="test", horizon=recipe.leads)[:: recipe.every]
+    forecast = stf.predict(series, forecaster, init_times=init_times, horizon=recipe.leads)
     scores = stf.evaluate(forecast, series, reference=recipe.references)
     print(stf.score_table(scores))
     return Outcome(recipe, forecaster, scores, _draw(forecast, series, scores, folder / recipe.name))

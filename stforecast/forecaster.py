@@ -110,7 +110,7 @@ class Forecaster:
         """The forecast (init_time, lead_time, [level,] Y, X) in physical units, from the last frames of a series.
 
         Dimension names, latitude direction, longitude convention, units and attributes are the caller's. A horizon
-        below the history is a slice of what the network gives, one above it a rollout on its own output. Values are
+        below the fitted one is a slice of what the network gives, one above it a rollout on its own output. Values are
         cut at CF's valid_min and valid_max where the training data state them.
 
         Args:
@@ -208,7 +208,10 @@ class Forecaster:
         network = self.network.to(device).eval()
         windows = WindowLoader(frames, starts, self.history, 0, batch_size)
         with torch.inference_mode():
-            batches = [rollout(network, history.to(device), horizon).cpu() for history, _, _ in windows]
+            batches = [
+                rollout(network, history.to(device), horizon, fitted_horizon=self.horizon).cpu()
+                for history, _, _ in windows
+            ]
         return torch.cat(batches).numpy()
 
     def _label(

@@ -565,9 +565,10 @@ def _canvas_of(dataset: xr.Dataset, grid: Grid) -> _Canvas:
         return _map_canvas(grid)
     latitude, longitude = _degrees(dataset, grid.y_name, "latitude"), _degrees(dataset, grid.x_name, "longitude")
     if latitude is not None and longitude is not None:
-        x, y = _Axis.of(longitude), _Axis.of(latitude)
-        stretch = 1 / np.cos(np.deg2rad(latitude.mean()))
-        return _Canvas("city", x.bounds, y.bounds, y.positions, x.positions, "longitude", "latitude", float(stretch))
+        x, y = _Axis.of(longitude.to_numpy()), _Axis.of(latitude.to_numpy())
+        stretch = 1 / np.cos(np.deg2rad(latitude.mean().item()))
+        x_label, y_label = f"longitude{_caveat(longitude)}", f"latitude{_caveat(latitude)}"
+        return _Canvas("city", x.bounds, y.bounds, y.positions, x.positions, x_label, y_label, float(stretch))
     x, y = _Axis.of(grid.x), _Axis.of(grid.y)
     if _has_values(dataset, grid):
         x_label, y_label = (_label(dataset[name]) for name in (grid.x_name, grid.y_name))
@@ -618,12 +619,18 @@ def _map_canvas(grid: Grid) -> _Canvas:
     return _Canvas("region", x.bounds - centre, latitudes, y.positions, x.positions, stretch=stretch, centre=centre)
 
 
-def _degrees(dataset: xr.Dataset, dim: str, standard_name: str) -> Values | None:
+def _degrees(dataset: xr.Dataset, dim: str, standard_name: str) -> xr.DataArray | None:
     """The latitudes of rows or the longitudes of columns, where a coordinate beside the dimension has them."""
     for name, coordinate in dataset.coords.items():
         if coordinate.dims == (dim,) and standard_name in (name, coordinate.attrs.get("standard_name")):
-            return np.asarray(coordinate, dtype=np.float64)
+            degrees: xr.DataArray = coordinate.astype(np.float64)
+            return degrees
     return None
+
+
+def _caveat(coordinate: xr.DataArray) -> str:
+    """What to say of coordinates that their source calls approximate."""
+    return " (approximate)" if str(coordinate.attrs.get("comment", "")).startswith("approximate") else ""
 
 
 def _has_values(dataset: xr.Dataset, grid: Grid) -> bool:

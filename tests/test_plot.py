@@ -284,6 +284,13 @@ def test_a_city_with_bounds_is_drawn_in_degrees_true_to_scale() -> None:
     assert axes.yaxis.get_major_formatter()(40.75) == "40.75°N"
 
 
+def test_bounds_that_the_source_calls_approximate_are_so_on_the_map() -> None:
+    city = with_bounds(make_city(6, shape=(16, 12)))
+    city["latitude"].attrs["comment"] = "approximate: the file does not give its extent"
+    axes = panels_of(plot.forecast_map(forecast_of(city)))[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("longitude", "latitude (approximate)")
+
+
 def test_the_scale_bar_is_as_long_as_it_says() -> None:
     city = with_bounds(make_city(6, shape=(16, 12)))
     axes = panels_of(plot.forecast_map(forecast_of(city)))[0]

@@ -441,6 +441,20 @@ def test_rollout_feeds_whole_previous_outputs(horizon: int) -> None:
     assert torch.equal(rollout(network, frames, horizon), expected)
 
 
+def test_frames_that_were_never_fitted_are_not_used() -> None:
+    # Counts on from the last frame for three frames, then gives what it never learnt.
+    def network(history: torch.Tensor) -> torch.Tensor:
+        learnt = history[:, -1:] + torch.arange(1.0, 4.0)[None, :, None, None, None]
+        return torch.cat([learnt, torch.full_like(history[:, :2], torch.nan)], dim=1)
+
+    frames = torch.arange(5.0).reshape(1, 5, 1, 1, 1)
+    assert rollout(network, frames, 8, fitted_horizon=3).flatten().tolist() == [5, 6, 7, 8, 9, 10, 11, 12]
+    assert torch.equal(
+        rollout(lambda history: history + 5, frames, 12, fitted_horizon=9),
+        rollout(lambda history: history + 5, frames, 12),
+    )
+
+
 def test_rollout_calls_the_network_no_more_than_it_must() -> None:
     calls = 0
 

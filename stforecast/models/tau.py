@@ -345,27 +345,35 @@ class ResidualToLastFrame(nn.Module):
         return output
 
 
-def rollout(network: Callable[[Tensor], Tensor], frames: Tensor, horizon: int) -> Tensor:
+def rollout(
+    network: Callable[[Tensor], Tensor], frames: Tensor, horizon: int, *, fitted_horizon: int | None = None
+) -> Tensor:
     """The `horizon` frames that follow, (b, horizon, c, y, x), however many the network gives at once.
 
-    The network is called once, and its output cut, if the horizon is within the history. Beyond that it is fed its
-    whole previous output, block by block, and gradients flow through all calls.
+    The network is called once, and its output cut, if that is enough. Beyond that it sees its own output, block by
+    block, and gradients flow through all calls. The published rule is that a block is a whole output. A network that
+    was fitted on fewer frames than it sees never learnt what the others should be, so its blocks are cut to what it was
+    fitted on, and it sees them behind the last frames of what it saw before.
 
     Args:
         network: maps (b, t, c, y, x) to the t frames that follow.
         frames: the history, (b, t, c, y, x), t at least 1.
         horizon: how many frames to forecast.
+        fitted_horizon: how many frames of an output may be used; all by default.
 
     Raises:
-        StforecastError: ARGUMENT if the horizon is below 1.
+        StforecastError: ARGUMENT if a horizon is below 1.
 
     >>> rollout(lambda frames: frames + 2, torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1, 1), 5).flatten()
     tensor([3., 4., 5., 6., 7.])
     """
-    if horizon < 1:
-        raise StforecastError(ErrorKind.ARGUMENT, f"horizon must be at least 1, not {horizon}")
+    history = frames.shape[1]
+    length = history if fitted_horizon is None else min(fitted_horizon, history)
+    if horizon < 1 or length < 1:
+        raise StforecastError(ErrorKind.ARGUMENT, f"horizon must be at least 1, not {min(horizon, length)}")
     blocks = []
-    for _ in range(math.ceil(horizon / frames.shape[1])):
-        frames = network(frames)
-        blocks.append(frames)
+    for _ in range(math.ceil(horizon / length)):
+        block = network(frames)[:, :length]
+        blocks.append(block)
+        frames = torch.cat([frames[:, length:], block], dim=1)
     return torch.cat(blocks, dim=1)[:, :horizon]
