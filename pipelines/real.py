@@ -35,8 +35,14 @@ TAXI = Recipe(
     horizon=4,
     leads=8,
     network=stf.NetworkConfig(hidden_spatial=16, hidden_temporal=96, temporal_layers=4, drop_path=0.1),
-    training=stf.TrainingConfig(epochs=20, batch_size=16, learning_rate=1e-3),
-    references=("persistence", "same_time_yesterday", "same_time_last_week", "climatology", "historical_average"),
+    training=stf.TrainingConfig(epochs=15, batch_size=16, learning_rate=1e-3),
+    references=(
+        "persistence",
+        "same_time_yesterday",
+        "same_time_last_week",
+        "historical_average",
+        "damped_anomaly_persistence",
+    ),
 )
 
 

@@ -623,7 +623,7 @@ def _degrees(dataset: xr.Dataset, dim: str, standard_name: str) -> xr.DataArray 
     """The latitudes of rows or the longitudes of columns, where a coordinate beside the dimension has them."""
     for name, coordinate in dataset.coords.items():
         if coordinate.dims == (dim,) and standard_name in (name, coordinate.attrs.get("standard_name")):
-            degrees: xr.DataArray = coordinate.astype(np.float64)
+            degrees: xr.DataArray = coordinate.astype(np.float64).compute()
             return degrees
     return None
 

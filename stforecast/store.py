@@ -116,7 +116,7 @@ def open_store(path: str | Path, *, normalized: bool = False) -> xr.Dataset:
             f"{path} has store version {version}, this stforecast reads version {STORE_VERSION}; prepare it anew",
         )
     # One dask chunk a shard: one a zarr chunk makes so many tasks that opening alone takes seconds.
-    series = series.chunk(time=_shard_frames(series))
+    series = series.chunk(time=_shard_frames(series)).assign_coords(series.coords.to_dataset().load().coords)
     normalization = Normalization({str(name): _score(series[name]) for name in series.data_vars})
     series.attrs["normalization"] = normalization.to_json()
     physical = {str(name): variable.attrs.pop("physical") for name, variable in series.data_vars.items()}

@@ -291,6 +291,16 @@ def test_bounds_that_the_source_calls_approximate_are_so_on_the_map() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("longitude", "latitude (approximate)")
 
 
+def test_a_city_with_lazy_bounds_is_drawn_as_well() -> None:
+    city = with_bounds(make_city(6, shape=(16, 12)))
+    lazy = forecast_of(city).chunk(row=4)
+    assert lazy["latitude"].chunks is not None
+    assert (
+        panels_of(plot.forecast_map(lazy))[0].get_ylim()
+        == panels_of(plot.forecast_map(forecast_of(city)))[0].get_ylim()
+    )
+
+
 def test_the_scale_bar_is_as_long_as_it_says() -> None:
     city = with_bounds(make_city(6, shape=(16, 12)))
     axes = panels_of(plot.forecast_map(forecast_of(city)))[0]

@@ -44,6 +44,7 @@ def test_auxiliary_coordinates_and_the_time_zone_are_kept(tmp_path: Path) -> Non
     opened = prepare(city, tmp_path / "s.zarr", fractions(city))
     xr.testing.assert_identical(opened.coords.to_dataset().drop_attrs(deep=False), city.coords.to_dataset())
     assert opened["time"].attrs["time_zone"] == "America/New_York"
+    assert opened["latitude"].chunks is None
 
 
 def test_statistics_are_of_the_training_period_alone(tmp_path: Path) -> None:
