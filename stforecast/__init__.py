@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stforecast.sources import open_dataset
     from stforecast.sources.sample import write_sample
     from stforecast.split import Split
-    from stforecast.store import open_store, prepare
+    from stforecast.store import append, open_store, prepare, validate
     from stforecast.training import TrainingConfig
     from stforecast.verification import evaluate, score_table
 
@@ -24,6 +24,7 @@ _HOMES = {
     "Split": "split",
     "StforecastError": "errors",
     "TrainingConfig": "training",
+    "append": "store",
     "baselines": "",
     "evaluate": "verification",
     "fit": "forecaster",
@@ -34,6 +35,7 @@ _HOMES = {
     "predict": "forecaster",
     "prepare": "store",
     "score_table": "verification",
+    "validate": "store",
     "verification": "",
     "write_forecast": "forecasts",
     "write_sample": "sources.sample",
@@ -46,6 +48,7 @@ __all__ = [
     "Split",
     "StforecastError",
     "TrainingConfig",
+    "append",
     "baselines",
     "evaluate",
     "fit",
@@ -56,6 +59,7 @@ __all__ = [
     "predict",
     "prepare",
     "score_table",
+    "validate",
     "verification",
     "write_forecast",
     "write_sample",

@@ -17,7 +17,7 @@ from stforecast.split import PARTS, Split, parse_period
 from stforecast.store import is_store
 
 app = typer.Typer(
-    help="Weather and traffic forecasting on xarray: sample, prepare, fit, predict, evaluate, plot.",
+    help="Weather and traffic forecasting on xarray: sample, prepare, append, validate, fit, predict, evaluate, plot.",
     epilog="A first forecast: stforecast sample weather raw; stforecast prepare raw t2m.zarr --variable t2m; "
     "stforecast fit t2m.zarr model; stforecast predict model t2m.zarr forecast.nc",
     no_args_is_help=True,
@@ -30,6 +30,13 @@ class SampleKind(StrEnum):
 
     WEATHER = "weather"
     TRAFFIC = "traffic"
+
+
+class NanChoice(StrEnum):
+    """What to do with frames that have NaN."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
 
 
 class Part(StrEnum):
@@ -76,7 +83,16 @@ def prepare(
         typer.Option(help="South, north, west and east edge of a city grid, in degrees."),
     ] = None,
     time_zone: Annotated[str | None, typer.Option(help="The zone of local times, e.g. America/New_York.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="z-score, min-max, log1p or tendency; or VARIABLE=METHOD, repeated. z-score by default."),
+    ] = None,
     allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Declare that frames may be absent.")] = False,
+    nan: Annotated[NanChoice, typer.Option(help="Frames with NaN: refuse the data, or drop them.")] = NanChoice.REFUSE,
+    part: Annotated[
+        str | None,
+        typer.Option("--parts", help="Build only share I/N, e.g. 2/8; publish with a last call without this option."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the store that is there.")] = False,
 ) -> None:
     """Turn raw data into a normalized store. Without periods: 70 % to train, 10 % to validate, 20 % to test."""
@@ -85,11 +101,35 @@ def prepare(
         series,
         store,
         _split(series, train, validation, test),
+        method=_methods(method or ["z-score"]),
         allow_gaps=allow_gaps,
+        nan="drop" if nan is NanChoice.DROP else "refuse",
+        part=_part(part),
         overwrite=overwrite,
         progress=True,
     )
-    typer.echo(f"{store}: {', '.join(map(str, opened.data_vars))}, {dict(opened.sizes)}")
+    done = f"part {part} of {store} is built" if part else str(store)
+    typer.echo(f"{done}: {', '.join(map(str, opened.data_vars))}, {dict(opened.sizes)}")
+
+
+def _methods(given: list[str]) -> str | dict[str, str]:
+    if len(given) == 1 and "=" not in given[0]:
+        return given[0]
+    pairs = [one.partition("=") for one in given]
+    if not all(equals for _, equals, _ in pairs):
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"--method wants one method, or VARIABLE=METHOD for each, not {' '.join(given)}"
+        )
+    return {name: method for name, _, method in pairs}
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, slash, total = text.partition("/")
+    if not (slash and number.isdigit() and total.isdigit()):
+        raise StforecastError(ErrorKind.ARGUMENT, f"--parts wants I/N, e.g. 2/8, not {text!r}")
+    return int(number), int(total)
 
 
 def _split(series: xr.Dataset, *periods: str | None) -> Split:
@@ -101,6 +141,30 @@ def _split(series: xr.Dataset, *periods: str | None) -> Split:
             ErrorKind.ARGUMENT, "a split needs all of --train, --validation and --test, or none for 70/10/20"
         )
     return Split(*given)
+
+
+@app.command()
+def append(
+    raw: Annotated[Path, typer.Argument(help="The new frames: a file, a quoted glob, a folder, or a zarr store.")],
+    store: StorePath,
+    source: SourceName = None,
+    allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Declare that frames may be absent.")] = False,
+    allow_late: Annotated[bool, typer.Option("--allow-late", help="Declare that frames may go into a gap.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Let other values take the place of those there.")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Take the statistics anew and make the store anew.")] = False,
+) -> None:
+    """Put new frames into a store; the same frames again change nothing."""
+    series = stf.open_dataset(raw, source=source)
+    typer.echo(stf.append(series, store, allow_gaps=allow_gaps, allow_late=allow_late, replace=replace, refit=refit))
+
+
+@app.command()
+def validate(store: StorePath) -> None:
+    """Check every file of a store by its checksum, its metadata, axes, values and statistics."""
+    found = stf.validate(store)
+    typer.echo(found)
+    if not found.is_sound:
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.time_axis import Times, check_gaps, check_times, show_time, time_step
+from stforecast.time_axis import Times, check_gaps, check_step, check_times, show_time, time_step
 from stforecast.units import canonical_units
 
 Positions = npt.NDArray[np.intp]
@@ -357,7 +357,9 @@ def _level_dim(dataset: xr.Dataset) -> str | None:
     return next((str(dim) for dim in dataset.dims if axis_of(dataset, dim) == "Z"), None)
 
 
-def check_series(dataset: xr.Dataset, *, allow_gaps: bool = False) -> np.timedelta64:
+def check_series(
+    dataset: xr.Dataset, *, allow_gaps: bool = False, step: np.timedelta64 | None = None
+) -> np.timedelta64:
     """The step of a Dataset that keeps the contract of a series.
 
     A series has variables (time, [level,] Y, X) with `units`, on a strictly increasing time axis of multiples of one
@@ -366,6 +368,7 @@ def check_series(dataset: xr.Dataset, *, allow_gaps: bool = False) -> np.timedel
     Args:
         dataset: labelled data in physical units.
         allow_gaps: whether frames may be absent from the time axis.
+        step: the step that the series must have, where it is known; a single frame is then enough.
 
     Raises:
         StforecastError: VAR_MISSING without variables; DIMS, SHAPE, UNITS, or what `time_step` and `check_gaps` raise,
@@ -400,7 +403,7 @@ def check_series(dataset: xr.Dataset, *, allow_gaps: bool = False) -> np.timedel
             f"{time} holds {times.dtype} values (the first is {times[0] if len(times) else 'absent'}), not times; "
             "decode it with its units, e.g. 'hours since 1900-01-01'",
         )
-    step = time_step(times, name=time)
+    step = time_step(times, name=time) if step is None else check_step(times, step, name=time)
     if not allow_gaps:
         check_gaps(times, step, name=time)
     return step

@@ -120,6 +120,22 @@ def time_step(times: Times, *, name: str = "time") -> np.timedelta64:
     apart = np.diff(times)
     values, counts = np.unique(apart, return_counts=True)
     step: np.timedelta64 = values[counts.argmax()]
+    return check_step(times, step, name=name)
+
+
+def check_step(times: Times, step: np.timedelta64, *, name: str = "time") -> np.timedelta64:
+    """The step, if every frame is a whole number of it after the one before.
+
+    Args:
+        times: datetime64 values, (time,).
+        step: the step that they should be multiples of.
+        name: what the messages call the axis.
+
+    Raises:
+        StforecastError: what `check_times` refuses; TIME_FREQ, naming the first frame that is off the step.
+    """
+    check_times(times, name=name)
+    apart = np.diff(times)
     odd = apart % step != np.timedelta64(0)
     if odd.any():
         row = int(odd.argmax())

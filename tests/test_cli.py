@@ -75,6 +75,39 @@ def test_periods_on_the_command_line_are_the_split(
     assert "needs all of --train, --validation and --test" in capsys.readouterr().err
 
 
+def test_a_store_is_built_in_parts_grown_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series = make_series(120)
+    series.isel(time=slice(100)).to_netcdf(tmp_path / "first.nc")
+    series.isel(time=slice(98, 120)).to_netcdf(tmp_path / "second.nc")
+    store = tmp_path / "s.zarr"
+    for share in ("2/2", "1/2"):
+        options = ("--parts", share, "--method", "min-max")
+        assert run("prepare", tmp_path / "first.nc", store, *options, monkeypatch=monkeypatch) == 0, capsys.readouterr()
+        assert not store.exists()
+    assert run("prepare", tmp_path / "first.nc", store, "--method", "t2m=min-max", monkeypatch=monkeypatch) == 0
+    assert run("append", tmp_path / "second.nc", store, monkeypatch=monkeypatch) == 0
+    assert "20 added, 0 replaced, 2 there already" in capsys.readouterr().out
+    assert run("append", tmp_path / "second.nc", store, monkeypatch=monkeypatch) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert run("validate", store, monkeypatch=monkeypatch) == 0
+    assert "is sound" in capsys.readouterr().out
+    (store / "t2m" / "c" / "0" / "0" / "0").unlink()
+    assert run("validate", store, monkeypatch=monkeypatch) == 2
+    assert "t2m/c/0/0/0 is missing [STORE_INCOMPLETE]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [(("--parts", "two"), "wants I/N"), (("--method", "a", "--method", "b"), "VARIABLE=")]
+)
+def test_options_that_say_nothing_are_named(
+    tmp_path: Path, raw: Path, options, words: str, monkeypatch, capsys
+) -> None:
+    assert run("prepare", raw, tmp_path / "s.zarr", *options, monkeypatch=monkeypatch) == 2
+    assert words in capsys.readouterr().err
+
+
 def city(tmp_path: Path) -> Path:
     path = tmp_path / "city.nc"
     make_city().to_netcdf(path)
@@ -139,7 +172,7 @@ def test_a_model_is_not_fitted_into_a_folder_that_is_there(tmp_path: Path, monke
     assert "is there already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["sample", "prepare", "fit", "predict", "evaluate", "plot"])
+@pytest.mark.parametrize("verb", ["sample", "prepare", "append", "validate", "fit", "predict", "evaluate", "plot"])
 def test_each_verb_explains_itself(verb: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert run(verb, "--help", monkeypatch=monkeypatch) == 0
     assert "Usage: stforecast" in capsys.readouterr().out

@@ -17,7 +17,7 @@ STOREYS = (
     {"errors", "files", "units"},
     {"time_axis"},
     {"grid"},
-    {"split", "normalization", "channels"},
+    {"split", "normalization", "channels", "limits"},
     {"windows", "models", "sources", "store", "forecasts", "baselines"},
     {"training", "verification", "plot"},
     {"forecaster"},

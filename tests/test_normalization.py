@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stforecast.errors import StforecastError
-from stforecast.normalization import Moments, Normalization, ZScore
+from stforecast.normalization import Moments, Normalization, Scaling
 
 
 @given(cuts=st.lists(st.integers(1, 39), min_size=1, max_size=5, unique=True))
@@ -26,7 +26,10 @@ def test_merged_moments_are_those_of_the_whole(cuts: list[int]) -> None:
 
 def fitted(series: xr.Dataset) -> Normalization:
     return Normalization(
-        {str(name): ZScore.fit(str(name), Moments.of(item.to_numpy())) for name, item in series.data_vars.items()}
+        {
+            str(name): Scaling.fit(str(name), "z-score", Moments.of(item.to_numpy()))
+            for name, item in series.data_vars.items()
+        }
     )
 
 
@@ -72,4 +75,4 @@ def test_a_method_of_a_newer_version_is_named() -> None:
 
 def test_a_constant_variable_is_refused_by_name() -> None:
     with pytest.raises(StforecastError, match="variable slp is constant"):
-        ZScore.fit("slp", Moments.of(np.full((30, 2, 2), 101_325.1, np.float32)))
+        Scaling.fit("slp", "z-score", Moments.of(np.full((30, 2, 2), 101_325.1, np.float32)))

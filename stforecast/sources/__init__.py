@@ -10,7 +10,7 @@ import xarray as xr
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import axis_of, check_series
 from stforecast.sources import cf, taxibj, weatherbench
-from stforecast.sources.raw_files import naming
+from stforecast.sources.raw_files import files_below, naming
 
 _SOURCES = ("taxibj", "weatherbench", "cf")
 
@@ -59,6 +59,8 @@ def open_dataset(
             raise StforecastError(ErrorKind.EMPTY_SELECTION, f"{path} has no level axis to choose {list(levels)} from")
     with naming(path):
         check_series(series, allow_gaps=True)
+    # By these a build of a store that was interrupted knows its data again.
+    series.encoding["source_files"] = [str(file) for file in files_below(path)]
     return series
 
 

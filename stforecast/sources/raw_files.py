@@ -66,15 +66,29 @@ def find_files(path: Path, *, suffixes: Collection[str] = NETCDF_SUFFIXES | HDF5
         found = [file for file in path.iterdir() if file.suffix in suffixes or is_zarr(file)]
     elif {"*", "?"} & set(str(path)):
         wanted = "a file that matches this pattern"
-        # Brackets are part of many folders' names, seldom of a pattern.
-        names = glob.glob(str(path).replace("[", "[[]"))  # noqa: PTH207  Path.glob takes no absolute pattern
-        found = [file for file in map(Path, names) if file.is_file() or is_zarr(file)]
+        found = [file for file in _matching(path) if file.is_file() or is_zarr(file)]
     else:
         raise StforecastError(ErrorKind.FILE_MISSING, f"there is no file or folder {path}; check the path")
     files = sorted(file for file in found if not file.name.startswith("."))
     if not files:
         raise StforecastError(ErrorKind.FILE_MISSING, f"{path}: wanted {wanted}, found none; check the path")
     return files
+
+
+def _matching(pattern: Path) -> list[Path]:
+    # Brackets are part of many folders' names, seldom of a pattern.
+    names = glob.glob(str(pattern).replace("[", "[[]"))  # noqa: PTH207  Path.glob takes no absolute pattern
+    return sorted(map(Path, names))
+
+
+def files_below(path: Path) -> list[Path]:
+    """Every file that a path, a glob or a folder stands for, however deep, in order."""
+    roots = [path] if path.exists() else _matching(path)
+    return [
+        file
+        for root in roots
+        for file in (sorted(below for below in root.rglob("*") if below.is_file()) if root.is_dir() else [root])
+    ]
 
 
 def check_file(path: Path) -> None:

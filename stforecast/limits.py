@@ -1,0 +1,101 @@
+"""What values can be: physical limits by variable, and numbers that stand for nothing."""
+
+import numpy as np
+import xarray as xr
+
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.time_axis import show_time
+from stforecast.units import canonical_units
+
+# Numbers that files use for a missing value without saying so.
+_SENTINELS = (-9999.0, -999.0, -99999.0, -32768.0, -32767.0, 9999.0, 99999.0)
+_HUGE = 1e15
+
+# By units and standard name or name: wide enough for the whole atmosphere of the Earth, so that only what cannot be is
+# refused: degrees Celsius called kelvin, hectopascal called pascal.
+_LIMITS: dict[tuple[str, str], tuple[float, float]] = {
+    ("K", "air_temperature"): (130.0, 350.0),
+    ("K", "t2m"): (150.0, 350.0),
+    ("K", "2m_temperature"): (150.0, 350.0),
+    ("K", "air"): (130.0, 350.0),
+    ("K", "t"): (130.0, 350.0),
+    ("K", "sea_surface_temperature"): (260.0, 320.0),
+    ("Pa", "air_pressure_at_mean_sea_level"): (80_000.0, 115_000.0),
+    ("Pa", "air_pressure_at_sea_level"): (80_000.0, 115_000.0),
+    ("Pa", "slp"): (80_000.0, 115_000.0),
+    ("Pa", "msl"): (80_000.0, 115_000.0),
+    ("m s-1", "eastward_wind"): (-200.0, 200.0),
+    ("m s-1", "northward_wind"): (-200.0, 200.0),
+    ("m s-1", "u10"): (-150.0, 150.0),
+    ("m s-1", "v10"): (-150.0, 150.0),
+}
+
+
+def limits_of(variable: xr.DataArray) -> tuple[float, float]:
+    """The least and the greatest value that a variable can have: its own valid_min and valid_max, else physics'.
+
+    Infinite where nothing is known.
+    """
+    units = canonical_units(variable.attrs.get("units", ""))
+    names = (str(variable.attrs.get("standard_name", "")), str(variable.name))
+    known = next((_LIMITS[units, name] for name in names if (units, name) in _LIMITS), (-np.inf, np.inf))
+    low = variable.attrs.get("valid_min", known[0])
+    high = variable.attrs.get("valid_max", known[1])
+    return float(low), float(high)
+
+
+def check_range(variable: xr.DataArray, *, counts: bool = False) -> None:
+    """Refuse values that cannot be in a loaded variable (time, [level,] Y, X) without NaN.
+
+    Args:
+        variable: in physical units.
+        counts: whether negative values are refused whatever the attributes say.
+
+    Raises:
+        StforecastError: RANGE, naming the variable, the value, how many there are, and the first time and place.
+    """
+    values = variable.to_numpy()
+    low, high = limits_of(variable)
+    low = max(low, 0.0) if counts else low
+    least, greatest = float(values.min()), float(values.max())
+    if (
+        least >= low
+        and greatest <= high
+        and greatest < _HUGE
+        and least > -_HUGE
+        and not _may_be_sentinel(least, greatest)
+    ):
+        return
+    outside = (values < low) | (values > high) | (np.abs(values) >= _HUGE)
+    if not outside.any():
+        outside = np.isin(values, _SENTINELS)
+        # A value of its own, far from all others, stands for nothing; one among its like is data.
+        others = values[~outside]
+        if not outside.any() or not others.size or not _is_apart(values[outside][0], others):
+            return
+    index = tuple(int(axis[0]) for axis in np.nonzero(outside))
+    value, first = float(values[index]), variable[index]
+    hint = "; it looks like a fill value that the file does not declare" if _is_sentinel(value) else ""
+    time, *others_dims = variable.dims
+    place = [f"{dim} {first[dim].item():g}" for dim in others_dims if dim in first.coords]
+    wanted = "0 or more, as counts and log1p want it" if counts and value < 0 else f"{low:g} to {high:g}"
+    raise StforecastError(
+        ErrorKind.RANGE,
+        f"variable {variable.name} in {variable.attrs.get('units', '?')} should be {wanted} but has "
+        f"{int(outside.sum())} value(s) outside, the first {value:g} at "
+        f"{', '.join([show_time(variable[time].to_numpy()[index[0]]), *place])}{hint}; mend the data or their units",
+    )
+
+
+def _may_be_sentinel(least: float, greatest: float) -> bool:
+    return least in _SENTINELS or greatest in _SENTINELS
+
+
+def _is_sentinel(value: float) -> bool:
+    return value in _SENTINELS or abs(value) >= _HUGE
+
+
+def _is_apart(value: float, others: np.ndarray) -> bool:
+    spread = float(others.max() - others.min())
+    nearest = min(abs(value - float(others.min())), abs(value - float(others.max())))
+    return nearest > 3 * max(spread, 1e-30)

@@ -1,0 +1,509 @@
+"""Building a store from a series: statistics, then shards, each resumable, then one step that publishes."""
+
+import errno
+import functools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.files import sha256
+from stforecast.grid import check_finite, check_series
+from stforecast.limits import check_range
+from stforecast.normalization import METHODS, Moments, Normalization, Scaling, Values, observed
+from stforecast.split import Split, frames_in
+from stforecast.store.layout import (
+    STORE_VERSION,
+    Layout,
+    in_store_order,
+    plain,
+    shard_file,
+    write_shard,
+    write_template,
+)
+from stforecast.store.reading import open_store
+from stforecast.store.tasks import run_tasks
+from stforecast.store.versions import (
+    GROUP,
+    Files,
+    digest_of,
+    is_store,
+    lock,
+    publish,
+    remember,
+    staging_of,
+    write_manifest,
+)
+from stforecast.time_axis import find_gaps, show_time
+
+Part = tuple[int, int]
+NanPolicy = Literal["refuse", "drop"]
+
+
+def prepare(
+    series: xr.Dataset,
+    path: str | Path,
+    split: Split,
+    *,
+    method: str | Mapping[str, str] = "z-score",
+    allow_gaps: bool = False,
+    nan: NanPolicy = "refuse",
+    part: Part | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> xr.Dataset:
+    """The series, opened from the normalized Zarr store that this makes of it.
+
+    Statistics come from the training period alone, in float64, per variable and level, and lie inside the store with
+    the split. Two passes go over the data, each with one dask task per shard, on the caller's dask.distributed client
+    where there is one and on threads otherwise. The store is built beside its place and appears there in one step: a
+    reader finds the old store or the new one. A build that was interrupted goes on where it was when the same call is
+    made again, and ends in the same bytes; one that was refused leaves nothing.
+
+    Several processes can share a build, in any order and with no coordinator: each calls this with its `part`, and a
+    last call without one does what is left, verifies and publishes.
+
+    Args:
+        series: (time, [level,] Y, X) with units, from `open_dataset` or one's own. Coordinates beside the axes, static
+            fields (Y, X) among them, are kept.
+        path: where the store is to stand, by custom ending in .zarr.
+        split: the periods to train, validate and test on.
+        method: how to normalize: z-score, min-max, log1p or tendency, for all variables or by variable.
+        allow_gaps: declares that frames may be absent; no window will cross a gap.
+        nan: what to do with frames that have NaN: refuse the series, or drop them, which leaves gaps.
+        part: (i, n) with 1 <= i <= n to build one of n shares and publish nothing; the series is then returned as is.
+        overwrite: whether to put the new store in the place of one that is there.
+        progress: whether to draw progress bars.
+
+    Raises:
+        StforecastError: what `check_series` and `Split.rows` refuse; NAN, INF or RANGE with variable, count and first
+            place; CONST for a variable that does not vary; INPUT_CHANGED if the data change during the build;
+            OUTPUT_EXISTS; STORE_BUSY; DISK_FULL; PERMISSION.
+    """
+    path = Path(path)
+    step = check_series(series, allow_gaps=allow_gaps or nan == "drop")
+    identity = _identity(series)
+    series = in_store_order(series)
+    methods = _methods(series, method)
+    _check_part(part, identity)
+    _check_target(path, series, overwrite=overwrite)
+    split.rows(series["time"].to_numpy())
+    holder = lock(path) if part is None else _nothing()
+    with holder, _staging(path, keep=part is not None) as staging:
+        if nan == "drop":
+            series = _without_nan(series, progress=progress)
+        series = series.assign_attrs(_store_attrs(series, split, step))
+        build = Build(series, staging, split, methods, step, identity)
+        build.begin()
+        build.run(part, progress=progress)
+        if part is not None:
+            return series
+        write_manifest(staging, build.written())
+        _clear_notes(staging)
+        publish(staging, path)
+    return open_store(path)
+
+
+@dataclass(frozen=True)
+class Build:
+    """A store in the making, all of whose state lies on the disk.
+
+    Attributes:
+        series: the series in the store's order, with the attributes that the store will have.
+        staging: the folder that becomes a version: the group, and notes of what is done.
+        split: the periods.
+        methods: how each variable is normalized.
+        step: the step of the series.
+        identity: what tells its values from others; None if nothing does, and then no build goes on with another.
+    """
+
+    series: xr.Dataset
+    staging: Path
+    split: Split
+    methods: Mapping[str, str]
+    step: np.timedelta64
+    identity: Any
+
+    @property
+    def layout(self) -> Layout:
+        """Chunks and shards of the store."""
+        return Layout.of(self.series)
+
+    def begin(self) -> None:
+        """Make the folder, or take up the one of an interrupted build of the same series by the same recipe."""
+        recipe = self._recipe()
+        note = self.staging / "recipe.json"
+        is_same = self.identity is not None and note.exists() and note.read_text() == json.dumps(recipe)
+        if self.staging.exists() and not is_same:
+            shutil.rmtree(self.staging)
+        for folder in ("statistics", "written"):
+            (self.staging / folder).mkdir(parents=True, exist_ok=True)
+        remember(note, recipe)
+
+    def _recipe(self) -> dict[str, Any]:
+        """What two builds must share for one to go on with the other."""
+        coordinates = {
+            str(name): _sum_of(coordinate.to_numpy())
+            for name, coordinate in sorted(self.series.coords.items(), key=lambda item: str(item[0]))
+        }
+        variables = {
+            str(name): [
+                list(map(str, variable.dims)),
+                list(variable.shape),
+                self.methods[str(name)],
+                plain(variable.attrs),
+            ]
+            for name, variable in self.series.data_vars.items()
+        }
+        layout = [self.layout.chunk, self.layout.shard]
+        described = [STORE_VERSION, self.identity, coordinates, variables, plain(self.series.attrs), layout]
+        recipe: dict[str, Any] = json.loads(json.dumps({"recipe": described}, default=str))
+        return recipe
+
+    def run(self, part: Part | None, *, progress: bool) -> None:
+        """Do a part of the work, or all that is left of it."""
+        shards = range(len(self.layout.shards))
+        own = shards if part is None else shards[part[0] - 1 :: part[1]]
+        # Scales need the statistics of all shards. What others have not done yet is done here as well rather than
+        # waited for: the notes are the same whoever writes them.
+        for some in (own, shards):
+            self._note_statistics([number for number in some if not self._statistics(number).exists()], progress)
+        normalization = self._normalization()
+        if not (self.staging / "template.json").exists():
+            self._write_template(normalization)
+        self._write([number for number in own if not self._is_written(number)], normalization, progress)
+
+    def _write_template(self, normalization: Normalization) -> None:
+        """Metadata and coordinates, made whole beside and put in place by whichever process is first."""
+        made = self.staging / f".template.{os.getpid()}"
+        shutil.rmtree(made, ignore_errors=True)
+        write_template(made, self.series, self.layout, normalization)
+        try:
+            made.rename(self.staging / GROUP)
+        except OSError:
+            # Another process was first, with the same bytes.
+            shutil.rmtree(made)
+        remember(self.staging / "template.json", True)
+
+    def _statistics(self, number: int) -> Path:
+        return self.staging / "statistics" / f"{number}.json"
+
+    def _written(self, number: int) -> Path:
+        return self.staging / "written" / f"{number}.json"
+
+    def _note_statistics(self, numbers: Sequence[int], progress: bool) -> None:
+        train = self.split.part_rows(self.series["time"].to_numpy(), "train")
+        tasks = []
+        for number in numbers:
+            rows = self.layout.shards[number]
+            # The change to the first frame of a shard is from the last frame of the one before, if that is of the part.
+            ahead = int("tendency" in self.methods.values() and rows.start > train.start)
+            block = self.series.isel(time=slice(rows.start - ahead, rows.stop))
+            inside = _cut(rows, train)
+            tasks.append(
+                functools.partial(
+                    _note_shard_statistics,
+                    block,
+                    ahead,
+                    inside,
+                    dict(self.methods),
+                    self.step,
+                    self._statistics(number),
+                )
+            )
+        run_tasks(tasks, "reading statistics" if progress else None)
+
+    def _normalization(self) -> Normalization:
+        """The normalization by the statistics of all shards, merged in order of time whoever noted them."""
+        merged: dict[str, dict[str, Moments]] = {}
+        for number in range(len(self.layout.shards)):
+            for name, kinds in json.loads(self._statistics(number).read_text())["moments"].items():
+                known = merged.setdefault(name, {})
+                for kind, attrs in kinds.items():
+                    moments = Moments.from_attrs(attrs)
+                    known[kind] = known[kind].merge(moments) if kind in known else moments
+        return Normalization(
+            {
+                str(name): Scaling.fit(
+                    str(name), self.methods[str(name)], merged[str(name)]["values"], merged[str(name)].get("changes")
+                )
+                for name in self.series.data_vars
+            }
+        )
+
+    def _write(self, numbers: Sequence[int], normalization: Normalization, progress: bool) -> None:
+        tasks = [
+            functools.partial(
+                _write_one_shard,
+                self.series.isel(time=self.layout.shards[number]),
+                self.staging / GROUP,
+                number,
+                self.layout.shards[number],
+                normalization,
+                self._statistics(number),
+                self._written(number),
+            )
+            for number in numbers
+        ]
+        run_tasks(tasks, "writing the store" if progress else None)
+
+    def _is_written(self, number: int) -> bool:
+        """Whether a shard is on the disk as it was noted; after a loss of power a note may outlive its file."""
+        note = self._written(number)
+        if not note.exists():
+            return False
+        files: Files = {name: (size, digest) for name, (size, digest) in json.loads(note.read_text()).items()}
+        return all(
+            (self.staging / GROUP / name).is_file() and digest_of(self.staging / GROUP / name) == listed
+            for name, listed in files.items()
+        )
+
+    def written(self) -> Files:
+        """Size and sum of every shard's file, by its path in the group."""
+        files: Files = {}
+        for number in range(len(self.layout.shards)):
+            noted = json.loads(self._written(number).read_text())
+            files |= {name: (size, digest) for name, (size, digest) in noted.items()}
+        return files
+
+
+def _methods(series: xr.Dataset, method: str | Mapping[str, str]) -> dict[str, str]:
+    names = [str(name) for name in series.data_vars]
+    methods = (
+        dict.fromkeys(names, method) if isinstance(method, str) else dict.fromkeys(names, "z-score") | dict(method)
+    )
+    unknown = sorted(set(methods) - set(names))
+    if unknown:
+        raise StforecastError(
+            ErrorKind.VAR_MISSING, f"a method is given for {', '.join(unknown)}, but the series has {', '.join(names)}"
+        )
+    for name, chosen in methods.items():
+        if chosen not in METHODS:
+            raise StforecastError(
+                ErrorKind.ARGUMENT, f"unknown method {chosen!r} for {name}; there are {', '.join(METHODS)}"
+            )
+    return methods
+
+
+def _identity(series: xr.Dataset) -> Any:
+    """What tells the values of a series from those of another with the same labels, if it can be had cheaply.
+
+    Files tell it by their sizes and times of change, values in memory by their sum. Nothing tells it of lazy values of
+    unknown origin.
+    """
+    files = series.encoding.get("source_files")
+    if files:
+        return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in map(Path, files)]
+    if any(variable.chunks is not None for variable in series.data_vars.values()):
+        return None
+    return {str(name): _sum_of(variable.to_numpy()) for name, variable in series.data_vars.items()}
+
+
+def _sum_of(values: Values) -> str:
+    plain_values = values.astype(str) if values.dtype.kind == "O" else values
+    return sha256(np.ascontiguousarray(plain_values).tobytes())
+
+
+def _check_part(part: Part | None, identity: Any) -> None:
+    if part is None:
+        return
+    if not 1 <= part[0] <= part[1]:
+        raise StforecastError(ErrorKind.ARGUMENT, f"part {part[0]}/{part[1]} is none; parts are 1/n to n/n, e.g. 1/8")
+    if identity is None:
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            "parts of a build need data that each process can tell to be the same: open them with open_dataset, or "
+            "load them",
+        )
+
+
+def _check_target(path: Path, series: xr.Dataset, *, overwrite: bool) -> None:
+    if path.exists() and not is_store(path):
+        raise StforecastError(
+            ErrorKind.OUTPUT_EXISTS, f"{path} is there and is not a store that stforecast prepared; choose another path"
+        )
+    if path.exists() and not overwrite:
+        raise StforecastError(
+            ErrorKind.OUTPUT_EXISTS, f"{path} is there; pass overwrite=True (--overwrite) to replace it"
+        )
+    check_space(path, 4 * sum(variable.size for variable in series.data_vars.values()))
+
+
+def check_space(path: Path, size: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        StforecastError: DISK_FULL, naming what is needed and what is free; PERMISSION if the folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise StforecastError(
+            ErrorKind.PERMISSION, f"{path.parent} cannot be made by this user; choose another place"
+        ) from error
+    # Normalized weather hardly compresses, so the raw size and a tenth is what a store may need.
+    needed, free = int(1.1 * size), shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise StforecastError(
+            ErrorKind.DISK_FULL, f"{path} may need {needed:,} bytes but {free:,} are free in {path.parent.resolve()}"
+        )
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    """No lock: the parts of a build write different files, or the same bytes."""
+    yield
+
+
+@contextmanager
+def _staging(path: Path, *, keep: bool) -> Iterator[Path]:
+    """Where a store is built; an error clears it, an interruption leaves it for the next call to go on with."""
+    staging = staging_of(path)
+    if keep:
+        # Other parts may still be at work on theirs.
+        yield staging
+        return
+    with errors_named(path, staging):
+        yield staging
+
+
+@contextmanager
+def errors_named(path: Path, staging: Path) -> Iterator[None]:
+    """Clears what was staged when something fails, and says what the operating system's errors mean for the store."""
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise _named(error, path) from error
+    except Exception:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _named(error: OSError, path: Path) -> StforecastError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StforecastError(
+            ErrorKind.DISK_FULL, f"the disk is full: {path} was not written and what was there before is intact"
+        )
+    kind = ErrorKind.PERMISSION if isinstance(error, PermissionError) else ErrorKind.IO_ERROR
+    return StforecastError(kind, f"{path} was not written and what was there before is intact: {error}")
+
+
+def _clear_notes(staging: Path) -> None:
+    for folder in ("statistics", "written"):
+        shutil.rmtree(staging / folder)
+    for name in ("recipe.json", "template.json"):
+        (staging / name).unlink(missing_ok=True)
+
+
+def _cut(part: slice, train: slice) -> slice:
+    """The rows of a shard, counted from its start, that lie in the training rows."""
+    first = min(max(train.start - part.start, 0), frames_in(part))
+    return slice(first, max(min(train.stop - part.start, frames_in(part)), first))
+
+
+def _without_nan(series: xr.Dataset, *, progress: bool) -> xr.Dataset:
+    """The series without the frames that have a NaN in any variable."""
+    shards = Layout.of(series).shards
+    flags = run_tasks(
+        [functools.partial(_whole_frames, series.isel(time=rows)) for rows in shards],
+        "looking for NaN" if progress else None,
+    )
+    whole = np.concatenate(flags)
+    if not whole.any():
+        raise StforecastError(ErrorKind.NAN, "every frame has a NaN, so none is left; mend the data")
+    return series if whole.all() else series.isel(time=np.flatnonzero(whole))
+
+
+def _whole_frames(block: xr.Dataset) -> Values:
+    loaded = block.load(scheduler="synchronous")
+    whole: Values = np.logical_and.reduce(
+        [
+            ~np.isnan(variable.to_numpy()).any(axis=tuple(range(1, variable.ndim)))
+            for variable in loaded.data_vars.values()
+        ]
+    )
+    return whole
+
+
+def _store_attrs(series: xr.Dataset, split: Split, step: np.timedelta64) -> dict[str, Any]:
+    times = series["time"].to_numpy()
+    train = split.part_rows(times, "train")
+    return {
+        "Conventions": "CF-1.11",
+        "stforecast_store_version": STORE_VERSION,
+        "split": split.to_json(),
+        "statistics_period": json.dumps([show_time(times[train.start]), show_time(times[train.stop - 1])]),
+        "step_seconds": int(step / np.timedelta64(1, "s")),
+        "gaps": len(find_gaps(times, step)),
+    }
+
+
+def _note_shard_statistics(
+    block: xr.Dataset, ahead: int, train: slice, methods: dict[str, str], step: np.timedelta64, note: Path
+) -> None:
+    """Look at every value of a shard and note its sum and the moments of its training frames."""
+    loaded = block.load(scheduler="synchronous")
+    follows = np.diff(loaded["time"].to_numpy()) == step
+    moments: dict[str, dict[str, Any]] = {}
+    digests = {}
+    for name, variable in loaded.data_vars.items():
+        check_finite(variable)
+        check_range(variable, counts=methods[str(name)] == "log1p")
+        values = variable.to_numpy()
+        digests[str(name)] = _sum_of(values[ahead:])
+        kinds = moments[str(name)] = {}
+        if frames_in(train):
+            seen = values[ahead:][train]
+            kinds["values"] = Moments.of(observed(methods[str(name)], seen)).to_attrs()
+        if methods[str(name)] == "tendency":
+            changes = _changes(values, follows, ahead, train)
+            if len(changes):
+                kinds["changes"] = Moments.of(changes).to_attrs()
+    remember(note, {"moments": moments, "digests": digests})
+
+
+def _changes(values: Values, follows: Values, ahead: int, train: slice) -> Values:
+    """Changes over one step between frames of the training part; with `ahead`, one of them stands before the shard."""
+    pairs = np.arange(train.start + 1, train.stop + ahead)
+    pairs = pairs[follows[pairs - 1]]
+    changed: Values = values[pairs].astype(np.float64) - values[pairs - 1]
+    return changed
+
+
+def _write_one_shard(
+    block: xr.Dataset,
+    group: Path,
+    number: int,
+    rows: slice,
+    normalization: Normalization,
+    statistics: Path,
+    note: Path,
+) -> None:
+    """Normalize one shard's frames, write them as whole shards, read them back and note their sums."""
+    loaded = block.load(scheduler="synchronous")
+    digests = json.loads(statistics.read_text())["digests"]
+    files: Files = {}
+    for name, variable in loaded.data_vars.items():
+        values = variable.to_numpy()
+        if _sum_of(values) != digests[str(name)]:
+            times = variable["time"].to_numpy()
+            raise StforecastError(
+                ErrorKind.INPUT_CHANGED,
+                f"variable {name} between {show_time(times[0])} and {show_time(times[-1])} is not what it was when its "
+                "statistics were taken; wait until the data stand still, then prepare again",
+            )
+        file = shard_file(variable, str(name), number)
+        # What an interruption left may be half a shard, and zarr reads a shard that is there before it writes.
+        (group / file).unlink(missing_ok=True)
+        write_shard(group, str(name), rows, normalization.variables[str(name)].apply(values))
+        files[file] = digest_of(group / file)
+    remember(note, files)
