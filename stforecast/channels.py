@@ -23,12 +23,14 @@ class Variable:
         name: its name in the series.
         units: its physical units.
         levels: its levels in the series' own order; empty for a variable without levels.
+        level_units: the units of the levels; empty where they are not stated.
         attrs: its other attributes that a forecast keeps, plain values only.
     """
 
     name: str
     units: str
     levels: tuple[float, ...]
+    level_units: str
     attrs: Mapping[str, str | int | float]
 
     @property
@@ -110,7 +112,8 @@ def _variable(series: xr.Dataset, name: Hashable) -> Variable:
         if key in ("long_name", "standard_name", "valid_min", "valid_max", "cell_methods")
     }
     levels = tuple(float(value) for value in series[level].to_numpy()) if level is not None else ()
-    return Variable(str(name), str(variable.attrs["units"]), levels, kept)
+    level_units = str(series[level].attrs.get("units", "")) if level is not None else ""
+    return Variable(str(name), str(variable.attrs["units"]), levels, level_units, kept)
 
 
 def _select_levels(series: xr.Dataset, item: Variable) -> xr.DataArray:
@@ -129,6 +132,13 @@ def _select_levels(series: xr.Dataset, item: Variable) -> xr.DataArray:
         )
     if level is None:
         return variable
+    level_units = series[level].attrs.get("units", "")
+    if item.level_units and level_units and canonical_units(level_units) != canonical_units(item.level_units):
+        raise StforecastError(
+            ErrorKind.UNITS,
+            f"the levels of {item.name} are in {level_units!r} but the model was fitted in {item.level_units!r}; "
+            "convert them first",
+        )
     there = series[level].to_numpy()
     missing = [f"{value:g}" for value in item.levels if value not in there]
     if missing:

@@ -1,11 +1,13 @@
 """The command line: verbs that each call one public function."""
 
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import numpy.typing as npt
 import typer
 import xarray as xr
@@ -23,6 +25,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+PICTURES = (".png", ".pdf", ".svg")
 
 
 class SampleKind(StrEnum):
@@ -66,6 +71,8 @@ def sample(
     """Write generated raw data in a provider's own layout, to try things on."""
     for path in stf.write_sample(kind.value, folder, seed=seed):
         typer.echo(path)
+    if kind is SampleKind.TRAFFIC:
+        typer.echo("slots are absent here, as in TaxiBJ: prepare these with --allow-gaps", err=True)
 
 
 @app.command()
@@ -184,6 +191,7 @@ def fit(
     """Fit a TAU on the training period of a store; the validation period chooses the weights."""
     if model.exists():
         raise StforecastError(ErrorKind.OUTPUT_EXISTS, f"{model} is there already; choose another folder or remove it")
+    _check_output(model)
     forecaster = stf.fit(
         store,
         history=history,
@@ -219,6 +227,11 @@ def predict(
     source: SourceName = None,
 ) -> None:
     """Forecast from the last frames of the data, or from the init times that are named."""
+    _check_output(output, ".nc")
+    if part is not None and init:
+        raise StforecastError(ErrorKind.ARGUMENT, "--init and --part exclude each other; give one of them")
+    if part is None and every > 1:
+        raise StforecastError(ErrorKind.ARGUMENT, "--every is of use only with --part")
     forecaster = stf.Forecaster.load(model)
     series = _open(data, source)
     init_times: npt.ArrayLike | None = init
@@ -227,6 +240,29 @@ def predict(
     forecast = stf.predict(series, forecaster, init_times=init_times, horizon=horizon)
     stf.write_forecast(forecast, output)
     typer.echo(f"{output}: {', '.join(map(str, forecast.data_vars))}, {dict(forecast.sizes)}")
+
+
+def _check_output(path: Path, *endings: str) -> None:
+    """Refuse a path that cannot be written, before the work and not after it."""
+    if endings and path.suffix not in endings:
+        raise StforecastError(ErrorKind.ARGUMENT, f"{path} should end in {' or '.join(endings)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StforecastError(ErrorKind.PERMISSION, f"the folder of {path} cannot be made: {error}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise StforecastError(ErrorKind.PERMISSION, f"the folder of {path} cannot be written by this user")
+
+
+def _load_forecast(path: Path) -> xr.Dataset:
+    if is_store(path):
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"{path} is a prepared store; a forecast is what stforecast predict writes"
+        )
+    try:
+        return stf.open_forecast(path).load()
+    except RuntimeError as error:
+        raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is damaged ({error}); make the forecast anew") from error
 
 
 def _open(data: Path, source: str | None) -> xr.Dataset:
@@ -239,17 +275,37 @@ def evaluate(
     store: StorePath,
     reference: Annotated[
         list[str] | None,
-        typer.Option(help="What to compare with: persistence, climatology, historical_average, …; repeat for several."),
+        typer.Option(
+            help="What to compare with; repeat for several: persistence, climatology, damped_anomaly_persistence, "
+            "historical_average, same_time_yesterday, same_time_last_week."
+        ),
     ] = None,
     metric: Annotated[str, typer.Option(help="The metric of the table: rmse, mae or bias.")] = "rmse",
     curve: Annotated[Path | None, typer.Option(help="Also draw the skill curve into this picture.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON instead of a table.")] = False,
 ) -> None:
     """Score a forecast by lead time against references that are fitted on the store's training period."""
-    scores = stf.evaluate(stf.open_forecast(forecast), stf.open_store(store), reference=reference or ["persistence"])
+    if curve is not None:
+        _check_output(curve, *PICTURES)
+    scores = stf.evaluate(_load_forecast(forecast), stf.open_store(store), reference=reference or ["persistence"])
+    typer.echo(_as_json(scores) if as_json else stf.score_table(scores, metric=metric))
     if curve is not None:
         stf.plot.save(stf.plot.skill_curve(scores, metric=metric), curve)
-    typer.echo(json.dumps(scores.to_dict(), default=str) if as_json else stf.score_table(scores, metric=metric))
+
+
+def _as_json(scores: xr.Dataset) -> str:
+    """All scores as JSON: lead times in seconds, null where there is no score."""
+    leads = scores["lead_time"].to_numpy() / np.timedelta64(1, "s")
+    plain = scores.assign_coords(lead_time=leads.astype(int)).to_dict()
+    return json.dumps(_without_nan(plain))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without_nan(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inside) for inside in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 @app.command()
@@ -263,8 +319,9 @@ def plot(
     source: SourceName = None,
 ) -> None:
     """Draw forecast, truth and error side by side on a map."""
+    _check_output(output, *PICTURES)
     figure = stf.plot.comparison(
-        stf.open_forecast(forecast), _open(truth, source), variable=variable, init_time=init, lead_time=lead
+        _load_forecast(forecast), _open(truth, source), variable=variable, init_time=init, lead_time=lead
     )
     stf.plot.save(figure, output)
     typer.echo(output)
@@ -275,11 +332,15 @@ def main() -> None:
     try:
         app()
     except StforecastError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"stforecast: {error} [{error.kind}]")
+        _say(f"{error} [{error.kind}]")
         sys.exit(2)
     except OSError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"stforecast: {error}")
+        _say(f"{error} [{ErrorKind.IO_ERROR}]")
         sys.exit(2)
+
+
+def _say(fault: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"stforecast: {fault}")
 
 
 if __name__ == "__main__":

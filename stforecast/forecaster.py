@@ -129,12 +129,12 @@ class Forecaster:
         for name, value in (("horizon", horizon), ("batch_size", batch_size)):
             if value < 1:
                 raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
-        time, y, x = self._check(series)
-        times = times_of(series)
+        selected = self._selected(series)
+        time, y, x = find_dims(selected, "T", "Y", "X")
+        times = times_of(selected)
         inits = times[-1:] if init_times is None else parse_times(init_times, name="init_times")
         starts = self._history_starts(times, inits)
-        selected = self.channels.select(series)
-        rows, columns = self.grid.positions_in(Grid.of(series))
+        rows, columns = self.grid.positions_in(Grid.of(selected))
         first, behind = int(starts.min()), int(starts.max()) + self.history
         block = selected.isel({time: slice(first, behind), y: rows, x: columns}).load()
         seen = np.unique((starts - first)[:, None] + np.arange(self.history))
@@ -154,28 +154,39 @@ class Forecaster:
             horizon: how many frames of truth there must be; as fitted by default, 0 for none.
 
         Raises:
-            StforecastError: ARGUMENT for an unknown part; TIME_RANGE if the series has no frame of it.
+            StforecastError: ARGUMENT for an unknown part or a negative horizon; TIME_RANGE if the series has no frame
+                of the part, TIME_SHORT if it has none to forecast from.
         """
         horizon = self.horizon if horizon is None else horizon
+        if horizon < 0:
+            raise StforecastError(ErrorKind.ARGUMENT, f"horizon must be at least 0, not {horizon}")
         times = times_of(series)
         starts = window_starts(times, self.step, self.history + horizon)
         if part is not None:
             rows = self.split.part_rows(times, part)
             first = starts + self.history
             starts = starts[(first >= rows.start) & (first + horizon <= rows.stop)]
+            if not len(starts):
+                raise StforecastError(
+                    ErrorKind.TIME_SHORT,
+                    f"no forecast of {horizon} steps from {self.history} frames lies in the {part} period, which has "
+                    f"{frames_in(rows)} frames; choose a shorter horizon",
+                )
         inits: Times = times[starts + self.history - 1]
         return inits
 
-    def _check(self, series: xr.Dataset) -> tuple[str, str, str]:
-        """Refuse a series that is not like the one of the fit; its (time, y, x) names."""
-        step = check_series(series, allow_gaps=True)
+    def _selected(self, series: xr.Dataset) -> xr.Dataset:
+        """The model's variables out of a series, whatever else it has; refused if they are unlike those of the fit."""
+        if not isinstance(series, xr.Dataset):
+            raise TypeError(f"wanted an xarray.Dataset, got {type(series).__name__}")
+        there = [name for name in self.channels.names if name in series.data_vars]
+        step = check_series(series[there], allow_gaps=True) if there else self.step
         if step != self.step:
             raise StforecastError(
                 ErrorKind.TIME_FREQ,
                 f"the model steps by {show_step(self.step)} but the series by {show_step(step)}; resample it",
             )
-        time, y, x = find_dims(series, "T", "Y", "X")
-        return time, y, x
+        return self.channels.select(series)
 
     def _history_starts(self, times: Times, inits: Times) -> Rows:
         """The row at which each init time's history begins."""
@@ -198,6 +209,7 @@ class Forecaster:
                     times[row + 1 - self.history : row + 1],
                     self.step,
                     name=f"the history of init time {show_time(init)}",
+                    remedy="choose an init time with a whole history, e.g. from Forecaster.init_times",
                 )
         starts: Rows = rows + 1 - self.history
         return starts
@@ -212,6 +224,7 @@ class Forecaster:
                 rollout(network, history.to(device), horizon, fitted_horizon=self.horizon).cpu()
                 for history, _, _ in windows
             ]
+        self.network.cpu()
         return torch.cat(batches).numpy()
 
     def _label(
@@ -244,6 +257,7 @@ class Forecaster:
             "title": f"Forecast of {', '.join(self.channels.names)}",
             "source": f"stforecast {_version()}, TAU, weights {self.weights_hash()[:12]}",
             "stforecast_version": _version(),
+            "split": self.split.to_json(),
         }
 
     def weights_hash(self) -> str:
@@ -382,6 +396,9 @@ def fit(
     # Lightning takes seconds to import, and a forecast does without it.
     from stforecast.training import TrainingConfig, train
 
+    for name, value in (("history", history), ("horizon", horizon)):
+        if value < 1:
+            raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
     config = training or TrainingConfig()
     size = network or NetworkConfig()
     opened = _opened(series)
@@ -392,6 +409,9 @@ def fit(
     times = learnt["time"].to_numpy()
     starts = {part: _part_starts(times, step, history, horizon, part, rows[part]) for part in ("train", "validation")}
     channels = Channels.of(opened)
+    learnt = learnt.load()
+    for variable in learnt.data_vars.values():
+        check_finite(variable)
     frames = torch.from_numpy(channels.stack(normalization.apply(learnt)))
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)

@@ -380,6 +380,11 @@ def check_series(
         raise StforecastError(ErrorKind.VAR_MISSING, "the dataset has no data variables")
     time, y, x = find_dims(dataset, "T", "Y", "X")
     Grid.of(dataset)
+    levels = [str(dim) for dim in dataset.dims if axis_of(dataset, dim) == "Z"]
+    if len(levels) > 1:
+        raise StforecastError(
+            ErrorKind.DIMS, f"there are several level dimensions, {' and '.join(levels)}; a series has one at most"
+        )
     for name, variable in dataset.data_vars.items():
         missing = [dim for dim in (time, y, x) if dim not in variable.dims]
         extra = [str(dim) for dim in variable.dims if dim not in (time, y, x) and axis_of(dataset, dim) != "Z"]
@@ -388,6 +393,12 @@ def check_series(
                 ErrorKind.DIMS,
                 f"variable {name} has dimensions {tuple(map(str, variable.dims))}; a series has ({time}, [level,] {y}, "
                 f"{x}): select or drop what else there is",
+            )
+        if "normalized" in variable.attrs:
+            raise StforecastError(
+                ErrorKind.STATS,
+                f"variable {name} is normalized ({variable.attrs['normalized']}), where physical values are wanted; "
+                "open the store with open_store(path), not as raw data and not with normalized=True",
             )
         if not np.issubdtype(variable.dtype, np.number) or np.issubdtype(variable.dtype, np.complexfloating):
             raise StforecastError(ErrorKind.SHAPE, f"variable {name} is {variable.dtype}; a series holds real numbers")

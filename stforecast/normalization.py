@@ -10,6 +10,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.grid import find_dims
+from stforecast.units import canonical_units
 
 Values = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -104,19 +106,22 @@ class Scaling:
         method: one of METHODS.
         location: over the training period, () or (level,), in the variable's units (log1p: in logarithms).
         scale: likewise.
+        units: the units of the physical values.
     """
 
     method: str
     location: Floats
     scale: Floats
+    units: str
 
     @classmethod
-    def fit(cls, name: str, method: str, values: Moments, changes: Moments | None = None) -> "Scaling":
+    def fit(cls, name: str, method: str, units: str, values: Moments, changes: Moments | None = None) -> "Scaling":
         """The scaling of a variable whose observed values have these moments.
 
         Args:
             name: the variable, for messages.
             method: one of METHODS.
+            units: of the variable.
             values: moments of `observed` values over the training period.
             changes: tendency: moments of the changes over one step.
 
@@ -140,7 +145,7 @@ class Scaling:
                 ErrorKind.CONST,
                 f"variable {name} is constant over the training period and cannot be normalized; leave it out",
             )
-        return cls(method, location, scale)
+        return cls(method, location, scale, units)
 
     def apply(self, values: Values) -> npt.NDArray[np.float32]:
         """The normalized values, float32, of physical values (time, [level,] y, x); NaN stays NaN."""
@@ -173,7 +178,8 @@ class Scaling:
 
     def to_attrs(self) -> dict[str, Any]:
         """Plain values for a store's metadata or a checkpoint, as `from_attrs` reads them."""
-        return {"method": self.method, "location": self.location.tolist(), "scale": self.scale.tolist()}
+        parameters = {"location": self.location.tolist(), "scale": self.scale.tolist()}
+        return {"method": self.method, "units": self.units} | parameters
 
     @classmethod
     def from_attrs(cls, attrs: Mapping[str, Any]) -> "Scaling":
@@ -186,7 +192,8 @@ class Scaling:
             raise StforecastError(
                 ErrorKind.STORE_VERSION, f"normalization method {attrs['method']!r} is not known to this version"
             )
-        return cls(attrs["method"], np.asarray(attrs["location"], np.float64), np.asarray(attrs["scale"], np.float64))
+        location, scale = (np.asarray(attrs[name], np.float64) for name in ("location", "scale"))
+        return cls(attrs["method"], location, scale, attrs["units"])
 
 
 def _frames_at_a_time(values: Values) -> list[Values]:
@@ -206,10 +213,22 @@ class Normalization:
     variables: Mapping[str, Scaling]
 
     def apply(self, series: xr.Dataset) -> xr.Dataset:
-        """The normalized series with units 1; dask arrays stay lazy."""
-        scaled = {
-            name: _map(scaling.apply, series[name]).assign_attrs(units="1") for name, scaling in self.variables.items()
-        }
+        """The normalized series with units 1, its variables (time, [level,] Y, X); dask arrays stay lazy.
+
+        Raises:
+            StforecastError: UNITS, naming the variable, if it is not in the units of its statistics.
+        """
+        time, y, x = find_dims(series, "T", "Y", "X")
+        scaled = {}
+        for name, scaling in self.variables.items():
+            units = series[name].attrs.get("units")
+            if canonical_units(units) != canonical_units(scaling.units):
+                raise StforecastError(
+                    ErrorKind.UNITS,
+                    f"variable {name} is in {units!r} but its statistics are in {scaling.units!r}; convert it first",
+                )
+            variable = series[name].transpose(time, ..., y, x)
+            scaled[name] = _map(scaling.apply, variable).assign_attrs(units="1", normalized=scaling.method)
         return series.assign(scaled)
 
     def invert(self, series: xr.Dataset, attrs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:

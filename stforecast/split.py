@@ -127,7 +127,8 @@ class Split:
         period = getattr(self, part)
         try:
             start, end = pd.Period(period[0]).start_time, pd.Period(period[1]).end_time
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            # An empty end is NaT, which has no times.
             raise StforecastError(
                 ErrorKind.ARGUMENT, f"the {part} period {period!r} is not two dates such as ('2016', '2016-06-30')"
             ) from error
@@ -155,5 +156,5 @@ def parse_period(text: str) -> Period:
     >>> parse_period("1979..2015"), parse_period("2016")
     (('1979', '2015'), ('2016', '2016'))
     """
-    start, _, end = text.partition("..")
-    return start, end or start
+    start, dots, end = text.partition("..")
+    return start, end if dots else start

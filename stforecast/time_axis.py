@@ -62,9 +62,14 @@ def parse_times(times: npt.ArrayLike, *, name: str) -> Times:
     array(['2016-01-23T06:00:00.000000000'], dtype='datetime64[ns]')
     """
     try:
-        parsed: Times = pd.to_datetime(np.atleast_1d(np.asarray(times))).to_numpy("datetime64[ns]")
+        index = pd.DatetimeIndex(pd.to_datetime(np.atleast_1d(np.asarray(times))))
     except (ValueError, TypeError) as error:
         raise StforecastError(ErrorKind.ARGUMENT, f"{name} {times!r} are not times: {error}") from error
+    if index.tz is not None:
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"{name} {times!r} carry a time zone; give them on the series' own clock, without one"
+        )
+    parsed: Times = index.to_numpy("datetime64[ns]")
     if not len(parsed):
         raise StforecastError(ErrorKind.ARGUMENT, f"{name} is empty; give at least one")
     check_times(parsed, name=name)
@@ -158,8 +163,14 @@ def find_gaps(times: Times, step: np.timedelta64) -> list[Gap]:
     return [Gap(times[row], times[row + 1], int(apart[row]) - 1) for row in np.flatnonzero(apart > 1)]
 
 
-def check_gaps(times: Times, step: np.timedelta64, *, name: str = "time") -> None:
-    """Refuse an axis with gaps.
+def check_gaps(
+    times: Times,
+    step: np.timedelta64,
+    *,
+    name: str = "time",
+    remedy: str = "fill them, or declare them with allow_gaps=True (--allow-gaps)",
+) -> None:
+    """Refuse an axis with gaps; `remedy` is what the message advises.
 
     Raises:
         StforecastError: TIME_GAP, naming the first three gaps and how many there are.
@@ -170,5 +181,5 @@ def check_gaps(times: Times, step: np.timedelta64, *, name: str = "time") -> Non
         raise StforecastError(
             ErrorKind.TIME_GAP,
             f"{name} has {len(gaps)} gap{'s' if len(gaps) > 1 else ''} at a step of {show_step(step)}: {first}"
-            f"{'; …' if len(gaps) > 3 else ''}; fill them, or declare them with allow_gaps=True (--allow-gaps)",
+            f"{'; …' if len(gaps) > 3 else ''}; {remedy}",
         )

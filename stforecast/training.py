@@ -46,7 +46,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "gradient_clip"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be above 0, not {getattr(self, name)}")
         if self.divergence_reduction not in ("mean", "sum"):
             raise StforecastError(
@@ -179,6 +179,8 @@ def train(
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=config.epochs,
+            # Windows are not split among processes yet, so several cards would all do the same work.
+            devices=1,
             gradient_clip_val=config.gradient_clip,
             callbacks=[keep, *([RichProgressBar(refresh_rate=5)] if progress else [])],
             enable_progress_bar=progress,
@@ -188,7 +190,11 @@ def train(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        trainer.fit(_Module(network, training.horizon, config, describe), _Epochs(training), validation)
+        try:
+            trainer.fit(_Module(network, training.horizon, config, describe), _Epochs(training), validation)
+        except SystemExit as ended:
+            # Lightning ends the whole process on Ctrl-C, with a status that says nothing.
+            raise KeyboardInterrupt from ended
     if not keep.weights:
         raise StforecastError(
             ErrorKind.TRAIN_DIVERGED,

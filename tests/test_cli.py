@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import xarray as xr
 from factory import make_city, make_series
+from test_grid import make_forecast
 
 from stforecast import cli
+from stforecast.forecasts import write_forecast
 
 
 def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -52,6 +54,7 @@ def test_a_raw_file_becomes_scores_and_a_map(
     assert run("evaluate", forecast, store, "--json", monkeypatch=monkeypatch) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["dims"]["source"] == 2
+    assert scores["coords"]["lead_time"]["data"] == [21600, 43200]
     assert run("predict", model, raw, tmp_path / "raw_forecast.nc", monkeypatch=monkeypatch) == 0
     with xr.open_dataset(tmp_path / "raw_forecast.nc", decode_timedelta=True) as opened:
         assert dict(opened.sizes) == {"init_time": 1, "lead_time": 2, "latitude": 4, "longitude": 6}
@@ -164,6 +167,39 @@ def test_a_users_mistake_is_one_line_and_status_2(
     assert words in error
     assert error.count("\n") == 0
     assert sorted(entry for entry in tmp_path.iterdir() if not entry.name.endswith(".lock")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fit", "s.zarr", "/proc/nothing/model"), "the folder of /proc/nothing/model cannot be made"),
+        (("predict", "model", "s.zarr", "picture.png"), "picture.png should end in .nc"),
+        (("predict", "model", "s.zarr", "f.nc", "--part", "test", "--init", "2016"), "exclude each other"),
+        (("predict", "model", "s.zarr", "f.nc", "--every", 3), "--every is of use only with --part"),
+        (("plot", "f.nc", "s.zarr", "map.doc"), "map.doc should end in .png or .pdf or .svg"),
+        (("evaluate", "f.nc", "s.zarr", "--curve", "curve.txt"), "curve.txt should end in .png"),
+        (("evaluate", "f.nc", "s.zarr"), "there is no forecast at f.nc"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_work(tmp_path: Path, arguments, words: str, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_a_store_is_no_forecast_and_a_damaged_forecast_is_named(tmp_path: Path, raw: Path, monkeypatch, capsys) -> None:
+    store = tmp_path / "s.zarr"
+    assert run("prepare", raw, store, monkeypatch=monkeypatch) == 0
+    assert run("evaluate", store, store, monkeypatch=monkeypatch) == 2
+    assert "is a prepared store; a forecast is what stforecast predict writes" in capsys.readouterr().err
+    path = write_forecast(make_forecast(make_series(40, shape=(30, 40))), tmp_path / "f.nc")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 300] = bytes(300)
+    path.write_bytes(content)
+    assert run("evaluate", path, store, monkeypatch=monkeypatch) == 2
+    assert "f.nc is damaged" in capsys.readouterr().err
 
 
 def test_a_model_is_not_fitted_into_a_folder_that_is_there(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -13,9 +13,11 @@ from torch import nn
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.forecaster import Forecaster, NetworkConfig, fit, predict
+from stforecast.normalization import Normalization
 from stforecast.split import Split
 from stforecast.store import prepare
-from stforecast.training import TrainingConfig
+from stforecast.training import TrainingConfig, _Epochs
+from stforecast.windows import WindowLoader, window_starts
 
 SMALL = NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2, drop_path=0.0)
 SHORT = TrainingConfig(epochs=2, batch_size=8)
@@ -61,6 +63,21 @@ def test_the_default_init_time_is_the_last_frame(stored: xr.Dataset, forecaster:
     assert forecast["init_time"].item() == stored["time"][-1].item()
 
 
+def test_a_rollout_uses_only_what_was_fitted(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    class Counts(nn.Module):
+        """Adds one a frame to the last frame for the three fitted frames, and nonsense for the fourth."""
+
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            ahead = torch.tensor([1.0, 2.0, 3.0, 99.0])[None, :, None, None, None]
+            return frames[:, -1:] + ahead
+
+    counts = replace(forecaster, network=Counts())
+    scale = json.loads(stored.attrs["normalization"])["t2m"]["scale"]
+    forecast = counts.predict(stored, horizon=8)["t2m"][0]
+    steps = (forecast - stored["t2m"][-1]).mean(("latitude", "longitude")) / scale
+    np.testing.assert_allclose(steps, np.arange(1, 9), rtol=1e-4)
+
+
 def test_a_longer_horizon_is_a_rollout_and_a_shorter_one_a_slice(stored: xr.Dataset, repeats: Forecaster) -> None:
     whole = repeats.predict(stored, horizon=8)
     a, b, c, d = stored["t2m"].to_numpy()[-4:]
@@ -74,9 +91,10 @@ def flipped(series: xr.Dataset) -> xr.Dataset:
 
 
 def rolled(series: xr.Dataset) -> xr.Dataset:
-    moved = series.roll(longitude=3, roll_coords=True)
+    # By two of six: a roll by half the circle would be its own inverse.
+    moved = series.roll(longitude=2, roll_coords=True)
     attrs = series["longitude"].attrs
-    return moved.assign_coords(longitude=("longitude", (moved["longitude"].to_numpy() + 180) % 360 - 180, attrs))
+    return moved.assign_coords(longitude=("longitude", (moved["longitude"].to_numpy() + 120) % 360 - 120, attrs))
 
 
 @pytest.mark.parametrize(
@@ -142,6 +160,72 @@ def test_levels_come_back_as_levels(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "dims", [("time", "latitude", "longitude", "level"), ("level", "time", "latitude", "longitude")]
+)
+def test_levels_in_any_order_of_dimensions_change_no_number(tmp_path: Path, dims: tuple[str, ...]) -> None:
+    # As many levels as rows and as frames in the history, so that a wrong axis would not even fail.
+    levels = (500.0, 700.0, 850.0, 1000.0)
+    series = prepared(make_series(levels=levels, shape=(4, 4)), tmp_path / "s.zarr").load()
+    fitted = fit(series, history=4, horizon=2, network=SMALL, training=SHORT)
+    expected = fitted.predict(series.isel(time=slice(-4, None)))
+    result = fitted.predict(series.isel(time=slice(-4, None)).transpose(*dims))
+    np.testing.assert_array_equal(result["t2m"].transpose(*expected["t2m"].dims), expected["t2m"])
+    again = fit(series.transpose(*dims), history=4, horizon=2, network=SMALL, training=SHORT)
+    assert again.weights_hash() == fitted.weights_hash()
+
+
+def test_levels_in_other_units_are_other_levels(tmp_path: Path) -> None:
+    series = prepared(make_series(levels=(500.0, 850.0)), tmp_path / "s.zarr").load()
+    fitted = fit(series, history=4, horizon=2, network=SMALL, training=SHORT)
+    series["level"].attrs["units"] = "Pa"
+    with pytest.raises(StforecastError, match="levels of t2m are in 'Pa' but the model was fitted in 'hPa'"):
+        fitted.predict(series)
+
+
+def test_variables_that_the_model_does_not_want_do_no_harm(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    more = stored.assign(mask=stored["t2m"][0] * 0, bounds=("time", np.zeros(80)))
+    xr.testing.assert_identical(forecaster.predict(more), forecaster.predict(stored))
+
+
+def test_normalized_data_are_refused_by_fit_and_predict(tmp_path: Path, forecaster: Forecaster) -> None:
+    prepared(make_series(variables=("t2m", "u10")), tmp_path / "s.zarr")
+    normalized = stf.open_store(tmp_path / "s.zarr", normalized=True)
+    for call in (fit, forecaster.predict, lambda series: stf.evaluate(forecaster.predict(series), series)):
+        with pytest.raises(StforecastError, match="variable t2m is normalized .z-score., where physical values"):
+            call(normalized)
+    with pytest.raises(StforecastError, match="variable t2m is normalized"):
+        prepare(xr.open_zarr(tmp_path / "s.zarr"), tmp_path / "again.zarr", forecaster.split)
+
+
+def test_data_in_other_units_than_their_statistics_are_refused(stored: xr.Dataset) -> None:
+    celsius = stored.assign(t2m=(stored["t2m"] - 273.15).assign_attrs(stored["t2m"].attrs, units="degC"))
+    with pytest.raises(StforecastError, match="variable t2m is in 'degC' but its statistics are in 'K'"):
+        fit(celsius, history=4, horizon=2, network=SMALL, training=SHORT)
+
+
+def test_a_forecast_says_what_split_its_model_was_fitted_by(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    assert Split.from_attrs(forecaster.predict(stored).attrs) == forecaster.split
+
+
+def test_verified_forecasts_are_all_whose_valid_times_lie_in_the_part(
+    stored: xr.Dataset, forecaster: Forecaster
+) -> None:
+    # Rows 64..79 are the test part: three steps ahead, from the last frame before it on.
+    times = stored["time"].to_numpy()
+    np.testing.assert_array_equal(forecaster.init_times(stored, part="test"), times[63:77])
+    np.testing.assert_array_equal(forecaster.init_times(stored, part="test", horizon=1), times[63:79])
+
+
+def test_a_horizon_longer_than_the_part_is_named(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    with pytest.raises(
+        StforecastError, match="no forecast of 30 steps from 4 frames lies in the test period, which has 16"
+    ):
+        forecaster.init_times(stored, part="test", horizon=30)
+    with pytest.raises(StforecastError, match="horizon must be at least 0, not -1"):
+        forecaster.init_times(stored, horizon=-1)
+
+
 def test_counts_are_never_negative_and_keep_their_clock(tmp_path: Path) -> None:
     city = prepared(make_city(), tmp_path / "s.zarr")
     fitted = fit(city, history=4, horizon=2, network=SMALL, training=SHORT)
@@ -201,6 +285,30 @@ def test_validation_chooses_the_weights(stored: xr.Dataset) -> None:
     assert training["best_epoch"] == int(np.argmin(training["validation_loss"]))
     assert len(training["training_loss"]) == 4
     assert training["windows"] == {"train": 51, "validation": 3}
+
+
+def test_the_weights_kept_are_those_of_the_best_epoch(stored: xr.Dataset) -> None:
+    # So high a rate that the last epoch is not the best: what is kept must have the best epoch's loss.
+    config = TrainingConfig(epochs=5, batch_size=8, learning_rate=0.2)
+    fitted = fit(stored, history=4, horizon=2, network=SMALL, training=config)
+    assert fitted.training["best_epoch"] < 4
+    normalization = Normalization.from_json(stored.attrs["normalization"])
+    frames = torch.from_numpy(fitted.channels.stack(normalization.apply(stored)))
+    times = stored["time"].to_numpy()
+    starts = window_starts(times, fitted.step, 6, part=fitted.split.part_rows(times, "validation"))
+    errors = []
+    with torch.inference_mode():
+        for history, target, _ in WindowLoader(frames, starts, 4, 2, 100):
+            errors.append(((fitted.network(history)[:, :2] - target) ** 2).mean().item())
+    np.testing.assert_allclose(np.mean(errors), min(fitted.training["validation_loss"]), rtol=1e-5)
+
+
+def test_each_epoch_takes_the_windows_in_another_order() -> None:
+    loader = WindowLoader(torch.zeros(40, 1, 2, 2), np.arange(30), 4, 2, 30, seed=1)
+    epochs = _Epochs(loader)
+    orders = [next(iter(epochs))[2].tolist() for _ in range(3)]
+    assert orders[0] != orders[1] != orders[2]
+    assert all(sorted(order) == list(range(30)) for order in orders)
 
 
 def test_saving_and_loading_changes_nothing(tmp_path: Path, stored: xr.Dataset, forecaster: Forecaster) -> None:
@@ -364,6 +472,12 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_windows(stored: xr.Datas
         )
 
 
+@pytest.mark.parametrize("name", ["history", "horizon"])
+def test_lengths_below_one_are_refused_before_the_fit(stored: xr.Dataset, name: str) -> None:
+    with pytest.raises(StforecastError, match=f"{name} must be at least 1, not 0"):
+        fit(stored, **{name: 0})
+
+
 def test_a_series_without_statistics_says_how_to_get_them(series: xr.Dataset) -> None:
     with pytest.raises(StforecastError, match="carries no split and statistics; make a store of it with"):
         fit(series)
@@ -379,6 +493,7 @@ def test_predict_without_a_model_says_how_to_fit_one(series: xr.Dataset) -> None
     [
         ({"epochs": 0}, "epochs must be above 0, not 0"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"divergence_reduction": "max"}, "must be 'mean' or 'sum', not 'max'"),
     ],
 )

@@ -27,7 +27,7 @@ def test_merged_moments_are_those_of_the_whole(cuts: list[int]) -> None:
 def fitted(series: xr.Dataset) -> Normalization:
     return Normalization(
         {
-            str(name): Scaling.fit(str(name), "z-score", Moments.of(item.to_numpy()))
+            str(name): Scaling.fit(str(name), "z-score", "K", Moments.of(item.to_numpy()))
             for name, item in series.data_vars.items()
         }
     )
@@ -68,11 +68,11 @@ def test_parameters_survive_their_json() -> None:
 
 
 def test_a_method_of_a_newer_version_is_named() -> None:
-    text = json.dumps({"t2m": {"method": "quantile", "location": 0, "scale": 1}})
+    text = json.dumps({"t2m": {"method": "quantile", "units": "K", "location": 0, "scale": 1}})
     with pytest.raises(StforecastError, match="'quantile' is not known"):
         Normalization.from_json(text)
 
 
 def test_a_constant_variable_is_refused_by_name() -> None:
     with pytest.raises(StforecastError, match="variable slp is constant"):
-        Scaling.fit("slp", "z-score", Moments.of(np.full((30, 2, 2), 101_325.1, np.float32)))
+        Scaling.fit("slp", "z-score", "Pa", Moments.of(np.full((30, 2, 2), 101_325.1, np.float32)))

@@ -3,7 +3,7 @@ import pytest
 from factory import make_series, make_times
 
 from stforecast.errors import StforecastError
-from stforecast.split import Split
+from stforecast.split import Split, parse_period
 
 YEARS = Split(train=("2013", "2014"), validation=("2015", "2015-06-30"), test=("2015-07", "2016"))
 
@@ -42,6 +42,7 @@ def test_selecting_a_part_is_selecting_its_rows() -> None:
         ((("2013", "2014"), ("2014", "2015"), ("2016", "2016")), "train period 2013..2014 and the validation.*overlap"),
         ((("2014", "2013"), ("2015", "2015"), ("2016", "2016")), "train period 2014..2013 ends before it starts"),
         ((("2013", "2014"), ("soon", "2015"), ("2016", "2016")), "validation period .'soon', '2015'. is not two dates"),
+        ((("2013", ""), ("2015", "2015"), ("2016", "2016")), "train period .'2013', ''. is not two dates"),
     ],
 )
 def test_periods_that_make_no_split_are_refused(periods: tuple, match: str) -> None:
@@ -62,3 +63,8 @@ def test_fractions_that_empty_a_part_are_refused() -> None:
 def test_a_series_without_a_split_says_where_one_comes_from() -> None:
     with pytest.raises(StforecastError, match="carries no split"):
         Split.from_attrs({})
+
+
+def test_a_period_with_an_open_end_is_no_single_day() -> None:
+    assert parse_period("2016-01-01..") == ("2016-01-01", "")
+    assert parse_period("..2016") == ("", "2016")

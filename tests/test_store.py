@@ -2,7 +2,6 @@ import json
 import shutil
 from pathlib import Path
 
-import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -257,8 +256,9 @@ def test_a_flipped_bit_is_noticed_when_it_is_read(tmp_path: Path) -> None:
     content = bytearray(shard.read_bytes())
     content[40] ^= 1
     shard.write_bytes(content)
-    with pytest.raises((RuntimeError, ValueError)), dask.config.set(scheduler="synchronous"):
+    with pytest.raises(StforecastError, match=r"frames of t2m in .*s.zarr cannot be read") as caught:
         open_store(tmp_path / "s.zarr")["t2m"].load()
+    assert caught.value.kind == ErrorKind.STORE_CORRUPT
 
 
 @pytest.mark.parametrize(
@@ -292,6 +292,19 @@ def test_other_versions_and_broken_metadata_are_named(tmp_path: Path, spoiled: s
     versions.write_manifest(version, {})
     with pytest.raises(StforecastError, match=match):
         open_store(tmp_path / "s.zarr")
+
+
+def test_names_that_are_no_names_of_files_are_refused(tmp_path: Path) -> None:
+    series = make_series().rename(t2m="../t2m")
+    with pytest.raises(StforecastError, match="'../t2m' cannot be a name in a store"):
+        prepare(series, tmp_path / "s.zarr", fractions(series))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_attributes_that_json_cannot_hold_become_text(tmp_path: Path) -> None:
+    series = make_series().assign_attrs(made=np.datetime64("2016-01-01"), limits=np.array([1.0, 2.0]))
+    opened = prepare(series, tmp_path / "s.zarr", fractions(series))
+    assert (opened.attrs["made"], opened.attrs["limits"]) == ("2016-01-01", [1.0, 2.0])
 
 
 def test_too_little_disk_is_said_before_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

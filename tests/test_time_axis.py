@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.time_axis import check_gaps, check_times, find_gaps, time_step
+from stforecast.time_axis import check_gaps, check_times, find_gaps, parse_times, time_step
 
 
 @given(
@@ -61,3 +61,17 @@ def test_gaps_are_refused_by_name_and_count() -> None:
     times = make_times(40, absent=(3, 10, 11, 20, 30))
     with pytest.raises(StforecastError, match=r"4 gaps .*1 missing between 2016-01-01T12:00 and 2016-01-02T00:00.*…"):
         check_gaps(times, np.timedelta64(6, "h"))
+
+
+@pytest.mark.parametrize(
+    ("times", "match"),
+    [
+        ("soon", "are not times"),
+        ([], "is empty"),
+        ("2016-01-10T00:00+02:00", "carry a time zone"),
+        (["2016", "2016"], "duplicate"),
+    ],
+)
+def test_what_is_no_list_of_times_is_refused(times: object, match: str) -> None:
+    with pytest.raises(StforecastError, match=match):
+        parse_times(times, name="init_times")

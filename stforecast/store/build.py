@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -92,6 +93,7 @@ def prepare(
     step = check_series(series, allow_gaps=allow_gaps or nan == "drop")
     identity = _identity(series)
     series = in_store_order(series)
+    _check_names(series)
     methods = _methods(series, method)
     _check_part(part, identity)
     _check_target(path, series, overwrite=overwrite)
@@ -233,9 +235,13 @@ class Build:
         return Normalization(
             {
                 str(name): Scaling.fit(
-                    str(name), self.methods[str(name)], merged[str(name)]["values"], merged[str(name)].get("changes")
+                    str(name),
+                    self.methods[str(name)],
+                    str(variable.attrs["units"]),
+                    merged[str(name)]["values"],
+                    merged[str(name)].get("changes"),
                 )
-                for name in self.series.data_vars
+                for name, variable in self.series.data_vars.items()
             }
         )
 
@@ -273,6 +279,16 @@ class Build:
             noted = json.loads(self._written(number).read_text())
             files |= {name: (size, digest) for name, (size, digest) in noted.items()}
         return files
+
+
+def _check_names(series: xr.Dataset) -> None:
+    """Refuse names that are no names of files."""
+    for name in series.variables:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", str(name)):
+            raise StforecastError(
+                ErrorKind.PATH_ESCAPE,
+                f"{str(name)!r} cannot be a name in a store: letters, digits and _ . + - can; rename it",
+            )
 
 
 def _methods(series: xr.Dataset, method: str | Mapping[str, str]) -> dict[str, str]:

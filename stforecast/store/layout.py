@@ -87,6 +87,7 @@ def write_template(group: Path, series: xr.Dataset, layout: Layout, normalizatio
             attributes={
                 "units": "1",
                 "long_name": f"{variable.attrs.get('long_name', name)}, normalized",
+                "normalized": normalization.variables[str(name)].method,
                 "normalization": normalization.variables[str(name)].to_attrs(),
                 "physical": plain(variable.attrs),
             },
@@ -101,10 +102,19 @@ def _codecs() -> list[zarr.codecs.ZstdCodec]:
 
 def plain(attrs: dict[Any, Any]) -> dict[str, Any]:
     """Attributes as JSON holds them."""
-    return {
+    listed = {
         str(key): value.tolist() if isinstance(value, np.ndarray | np.generic) else value
         for key, value in attrs.items()
     }
+    return {key: value if _is_json(value) else str(value) for key, value in listed.items()}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _consolidate(group: Path) -> None:
