@@ -78,8 +78,8 @@ def _report(outcomes: list[Outcome], minutes: float) -> str:
         "Root mean square errors in physical units over the last 20 % of the frames; all init times whose "
         "valid times lie in that part. Area-weighted by true cell areas on the geographic grid, all cells alike on the "
         "city's; the root is taken after the mean; every column is scored on the same cells and times. Statistics and "
-        "references are fitted on the first 70 %, the next 10 % chose the weights. A historical average of the taxi flows "
-        "fitted on the first 80 % would score 16.01.\n"
+        "references are fitted on the first 70 %, the next 10 % chose the weights. A historical average of the taxi "
+        "flows fitted on the first 80 % would score 16.01.\n"
     )
     return head + "".join(_section(outcome) for outcome in outcomes)
 
