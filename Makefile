@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Real series, where they are at hand (data/README.md says where they come from); tests skip without them.
 STFORECAST_DATA ?= $(wildcard $(abspath ../shared/data))
 export STFORECAST_DATA
+# Threads of torch that wait by spinning cost several times the work itself where other processes want the cores.
+OMP_WAIT_POLICY ?= PASSIVE
+export OMP_WAIT_POLICY
 
 .PHONY: help install demo test lint real clean
 

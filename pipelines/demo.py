@@ -12,7 +12,7 @@ FOLDER = Path("data/demo")
 # Small networks and few epochs: this shows the way from raw files to scored maps within minutes on two cores, not how
 # good forecasts can be.
 NETWORK = stf.NetworkConfig(hidden_spatial=16, hidden_temporal=64, spatial_layers=4, temporal_layers=3, drop_path=0.0)
-TRAINING = stf.TrainingConfig(epochs=3, batch_size=16, learning_rate=2e-3)
+TRAINING = stf.TrainingConfig(epochs=2, batch_size=16, learning_rate=2e-3)
 WEATHER = Recipe(
     name="weather",
     history=4,
