@@ -192,6 +192,17 @@ def test_replacing_a_store_by_one_of_other_variables_leaves_no_stale_name(tmp_pa
     assert {version.name for version in (path / ".versions").iterdir()} == {"3", "4"}
 
 
+def test_h11_a_version_in_use_outlives_an_interrupted_publication(tmp_path: Path) -> None:
+    series = make_series()
+    path = tmp_path / "s.zarr"
+    opened = prepare(series, path, fractions(series))
+    # A writer that died between putting version 2 in its place and making it current.
+    shutil.copytree(path / ".versions" / "1", path / ".versions" / "2")
+    prepare(series, path, fractions(series), overwrite=True)
+    assert {version.name for version in (path / ".versions").iterdir()} == {"1", "3"}
+    xr.testing.assert_allclose(opened["t2m"].compute(), series["t2m"], rtol=0, atol=6e-5)
+
+
 def test_a_failed_replacement_keeps_the_store_that_was_there(tmp_path: Path) -> None:
     series = make_series()
     path = tmp_path / "s.zarr"

@@ -17,9 +17,6 @@ from stforecast.files import make_durable, sha256, sync
 CURRENT, VERSIONS = ".current", ".versions"
 GROUP, MANIFEST = "store", "manifest.json"
 
-# The version before the current one stays, for readers that have it open.
-KEPT_VERSIONS = 2
-
 Files = dict[str, tuple[int, str]]
 
 
@@ -139,13 +136,15 @@ def publish(staged: Path, path: Path) -> None:
         whole.rename(path)
         sync(path.parent)
         return
+    previous = current_version(path).name
     number = 1 + max(int(version.name) for version in (path / VERSIONS).iterdir())
     staged.rename(path / VERSIONS / str(number))
     sync(path / VERSIONS)
     _link_names(path, names)
     _link(path / CURRENT, Path(VERSIONS) / str(number) / GROUP)
     sync(path)
-    _retire(path, names=set(names))
+    # The version that was current stays, for readers that have it open.
+    _retire(path, keep={previous, str(number)}, names=set(names))
 
 
 def _link_names(path: Path, names: list[str]) -> None:
@@ -162,11 +161,11 @@ def _link(link: Path, target: Path) -> None:
     temporary.replace(link)
 
 
-def _retire(path: Path, *, names: set[str]) -> None:
-    """Drop versions that no reader of the last one needs, and links to names that are no more."""
-    versions = sorted((path / VERSIONS).iterdir(), key=lambda version: int(version.name))
-    for version in versions[:-KEPT_VERSIONS]:
-        shutil.rmtree(version)
+def _retire(path: Path, *, keep: set[str], names: set[str]) -> None:
+    """Drop other versions, what an interrupted publication left among them, and links to names that are no more."""
+    for version in (path / VERSIONS).iterdir():
+        if version.name not in keep:
+            shutil.rmtree(version)
     for entry in path.iterdir():
         if entry.is_symlink() and entry.name != CURRENT and entry.name not in names:
             entry.unlink()
