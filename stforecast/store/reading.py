@@ -26,8 +26,9 @@ _LONGEST_AXIS = 2**31
 def open_store(path: str | Path, *, normalized: bool = False) -> xr.Dataset:
     """The series in a store, lazily: in physical units, or normalized with units 1.
 
-    The version that is current now is opened and stays readable while a newer one is published, until two have been. Every file's presence and size is checked against the store's manifest. Attributes `split` and `normalization`
-    hold the periods and the statistics as JSON.
+    The version that is current now is opened and stays readable while a newer one is published, until two have been.
+    Every file's presence and size is checked against the store's manifest. Attributes `split` and `normalization` hold
+    the periods and the statistics as JSON.
 
     Args:
         path: a store that `prepare` made.
