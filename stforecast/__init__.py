@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from stforecast.errors import ErrorKind, StforecastError
     from stforecast.forecaster import Forecaster, NetworkConfig, fit, predict
     from stforecast.forecasts import open_forecast, write_forecast
+    from stforecast.harmonisation import harmonise
+    from stforecast.inspection import inspect
     from stforecast.sources import open_dataset
     from stforecast.sources.sample import write_sample
     from stforecast.split import Split
@@ -28,6 +30,8 @@ _HOMES = {
     "baselines": "",
     "evaluate": "verification",
     "fit": "forecaster",
+    "harmonise": "harmonisation",
+    "inspect": "inspection",
     "open_dataset": "sources",
     "open_forecast": "forecasts",
     "open_store": "store",
@@ -52,6 +56,8 @@ __all__ = [
     "baselines",
     "evaluate",
     "fit",
+    "harmonise",
+    "inspect",
     "open_dataset",
     "open_forecast",
     "open_store",

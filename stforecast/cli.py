@@ -19,7 +19,7 @@ from stforecast.split import PARTS, Split, parse_period
 from stforecast.store import is_store
 
 app = typer.Typer(
-    help="Weather and traffic forecasting on xarray: sample, prepare, append, validate, fit, predict, evaluate, plot.",
+    help="Weather and traffic forecasting on xarray: from raw files to stores, models, forecasts, scores and maps.",
     epilog="A first forecast: stforecast sample weather raw; stforecast prepare raw t2m.zarr --variable t2m; "
     "stforecast fit t2m.zarr model; stforecast predict model t2m.zarr forecast.nc",
     no_args_is_help=True,
@@ -82,6 +82,21 @@ def prepare(
     variable: Variables = None,
     level: Annotated[list[float] | None, typer.Option(help="A level to take; repeat for several.")] = None,
     source: SourceName = None,
+    static: Annotated[
+        list[str] | None,
+        typer.Option(help="A field without a time to keep beside, e.g. orography; repeat for several."),
+    ] = None,
+    region: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="Keep the cells between south, north, west and east edge, in degrees."),
+    ] = None,
+    coarsen: Annotated[
+        int | None, typer.Option(help="Make so many rows and columns one, by area-weighted means.")
+    ] = None,
+    step: Annotated[str | None, typer.Option(help="A longer step, e.g. 6h; says how with --resample.")] = None,
+    resample: Annotated[str | None, typer.Option(help="With --step: instant, mean or sum.")] = None,
+    latitude: Annotated[str | None, typer.Option(help="Order the rows: ascending or descending.")] = None,
+    longitude: Annotated[str | None, typer.Option(help="Order the columns: 0..360 or -180..180.")] = None,
     train: Annotated[str | None, typer.Option(help="The period to train on, e.g. 1979..2015.")] = None,
     validation: Annotated[str | None, typer.Option(help="The period that chooses the weights, e.g. 2016.")] = None,
     test: Annotated[str | None, typer.Option(help="The period to report scores on, e.g. 2017..2018.")] = None,
@@ -103,7 +118,16 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the store that is there.")] = False,
 ) -> None:
     """Turn raw data into a normalized store. Without periods: 70 % to train, 10 % to validate, 20 % to test."""
-    series = stf.open_dataset(raw, source=source, variables=variable, levels=level, bounds=bounds, time_zone=time_zone)
+    series = stf.open_dataset(
+        raw, source=source, variables=variable, levels=level, static=static or (), bounds=bounds, time_zone=time_zone
+    )
+    choices = {"region": region, "coarsen": coarsen, "step": step, "resample": resample}
+    choices |= {"latitude": latitude, "longitude": longitude}
+    if any(choice is not None for choice in choices.values()):
+        identity = dict(series.encoding)
+        series = stf.harmonise(series, **choices)  # type: ignore[arg-type]  # harmonise checks what it is given
+        # The same files by the same choices are the same data, by which an interrupted build is gone on with.
+        series.encoding |= identity
     opened = stf.prepare(
         series,
         store,
@@ -163,6 +187,19 @@ def append(
     """Put new frames into a store; the same frames again change nothing."""
     series = stf.open_dataset(raw, source=source)
     typer.echo(stf.append(series, store, allow_gaps=allow_gaps, allow_late=allow_late, replace=replace, refit=refit))
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Raw data as `stforecast prepare` takes them, or a store.")],
+    variable: Variables = None,
+    source: SourceName = None,
+    scan: Annotated[bool, typer.Option(help="Read every value, for ranges and NaN.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say what is in a file, a folder or a store, and what would stop `stforecast prepare`."""
+    found = stf.inspect(path, source=source, variables=variable, scan=scan)
+    typer.echo(json.dumps(_without_nan(found.to_dict()), default=str) if as_json else found)
 
 
 @app.command()

@@ -111,6 +111,41 @@ def test_options_that_say_nothing_are_named(
     assert words in capsys.readouterr().err
 
 
+def test_a_region_of_a_coarser_grid_is_prepared_by_choice(tmp_path: Path, monkeypatch, capsys) -> None:
+    make_series(120, shape=(8, 12)).to_netcdf(tmp_path / "raw.nc")
+    options = (
+        "--region",
+        -90,
+        90,
+        0,
+        359,
+        "--coarsen",
+        2,
+        "--latitude",
+        "descending",
+        "--step",
+        "12h",
+        "--resample",
+        "mean",
+    )
+    assert run("prepare", tmp_path / "raw.nc", tmp_path / "s.zarr", *options, monkeypatch=monkeypatch) == 0
+    opened = xr.open_zarr(tmp_path / "s.zarr")
+    assert dict(opened.sizes) == {"time": 60, "latitude": 4, "longitude": 6}
+    assert opened["latitude"][0] > opened["latitude"][-1]
+    assert run("prepare", tmp_path / "raw.nc", tmp_path / "t.zarr", "--latitude", "up", monkeypatch=monkeypatch) == 2
+    assert "up" in capsys.readouterr().err
+
+
+def test_what_lies_at_a_path_is_said_in_words_and_in_json(tmp_path: Path, raw: Path, monkeypatch, capsys) -> None:
+    assert run("inspect", raw, monkeypatch=monkeypatch) == 0
+    words = capsys.readouterr().out
+    assert "t2m" in words
+    assert "6 h" in words
+    assert run("inspect", raw, "--json", monkeypatch=monkeypatch) == 0
+    assert "t2m" in str(json.loads(capsys.readouterr().out))
+    assert run("inspect", tmp_path / "nothing.nc", monkeypatch=monkeypatch) == 2
+
+
 def city(tmp_path: Path) -> Path:
     path = tmp_path / "city.nc"
     make_city().to_netcdf(path)
@@ -208,7 +243,9 @@ def test_a_model_is_not_fitted_into_a_folder_that_is_there(tmp_path: Path, monke
     assert "is there already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["sample", "prepare", "append", "validate", "fit", "predict", "evaluate", "plot"])
+@pytest.mark.parametrize(
+    "verb", ["sample", "inspect", "prepare", "append", "validate", "fit", "predict", "evaluate", "plot"]
+)
 def test_each_verb_explains_itself(verb: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert run(verb, "--help", monkeypatch=monkeypatch) == 0
     assert "Usage: stforecast" in capsys.readouterr().out

@@ -19,7 +19,7 @@ STOREYS = (
     {"grid"},
     {"split", "normalization", "channels", "limits"},
     {"windows", "models", "sources", "store", "forecasts", "baselines"},
-    {"training", "verification", "plot"},
+    {"training", "verification", "plot", "inspection", "harmonisation"},
     {"forecaster"},
     {"operations"},
     {"cli"},

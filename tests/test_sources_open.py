@@ -11,6 +11,8 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import check_series
 from stforecast.sources import open_dataset
 from stforecast.sources.sample import write_sample
+from stforecast.split import Split
+from stforecast.store import prepare
 
 
 def refused(message: str, path: Path, **options: object) -> None:
@@ -70,7 +72,11 @@ def test_a_city_grid_in_netcdf_stays_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_source_is_answered_with_the_known(samples: Path) -> None:
-    refused("unknown source 'era5'; there are taxibj, weatherbench, cf", samples / "plain.nc", source="era5")
+    refused(
+        "unknown source 'era5'; there are taxibj, weatherbench, weatherbench2, grib, cf",
+        samples / "plain.nc",
+        source="era5",
+    )
 
 
 def test_arguments_without_use_are_refused(samples: Path) -> None:
@@ -87,6 +93,12 @@ def test_bounds_must_increase_and_be_on_earth(samples: Path, bounds: tuple[float
 @pytest.mark.parametrize("time_zone", ["America/Gotham", "../etc", "", "America"])
 def test_a_time_zone_is_an_iana_name(samples: Path, time_zone: str) -> None:
     refused("unknown time zone '.*', wanted an IANA name", samples / "traffic", time_zone=time_zone)
+
+
+def test_a_prepared_store_is_no_raw_data(tmp_path: Path) -> None:
+    series = make_series(40)
+    prepare(series, tmp_path / "s.zarr", Split.by_fraction(series["time"].to_numpy()))
+    refused("is a store that stforecast prepared, of normalized values; open it with open_store", tmp_path / "s.zarr")
 
 
 def test_variables_are_a_list_of_names(samples: Path) -> None:

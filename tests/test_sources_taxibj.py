@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid
 from stforecast.sources import open_dataset
-from stforecast.sources.taxibj import slot_times, slots_of
+from stforecast.sources.local_time import ambiguous_times, nonexistent_times
+from stforecast.sources.slots import slot_times, slots_of
 
 
 def half_hours(frames: int, start: str = "2013-07-01") -> np.ndarray:
@@ -37,7 +38,7 @@ def refused(kind: ErrorKind, message: str, path: Path, **options: object) -> Non
     assert caught.value.kind == kind
 
 
-def test_a_file_becomes_a_series_of_flows_on_the_citys_clock(tmp_path: Path) -> None:
+def test_f13_a_file_becomes_a_series_of_flows_on_the_citys_clock(tmp_path: Path) -> None:
     times = half_hours(60)
     flows = write(tmp_path / "NYC16.h5", times)
     series = open_dataset(tmp_path / "NYC16.h5")
@@ -93,11 +94,9 @@ def test_taxibj_itself_is_known_to_be_in_beijing(tmp_path: Path) -> None:
     assert "time_zone" not in elsewhere["time"].attrs
 
 
-def test_the_periods_of_a_folder_are_one_series_with_gaps(tmp_path: Path) -> None:
+def test_c02_c13_the_periods_of_a_folder_are_one_series_with_gaps(tmp_path: Path) -> None:
     first, second = half_hours(50), half_hours(30, "2014-03-01")[[0, 1, 5, 6, 29]]
     flows = write(tmp_path / "BJ14.h5", second), write(tmp_path / "BJ13.h5", first)
-    (tmp_path / "BJ_Holiday.txt").write_text("20130919\n")
-    write(tmp_path / "BJ_Meteorology.h5", first, data=None, Temperature=np.zeros(50))
     series = open_dataset(tmp_path)
     np.testing.assert_array_equal(series["time"], np.concatenate([first, second]))
     np.testing.assert_array_equal(series["outflow"], np.concatenate([flows[1], flows[0]])[:, 1])
@@ -165,14 +164,14 @@ def test_ten_digits_are_a_slot_that_is_written_the_same_or_refused(text: str) ->
         (b"", "is not ten digits YYYYMMDDSS"),
     ],
 )
-def test_what_is_no_slot_is_named_with_row_and_file(tmp_path: Path, slot: bytes, fault: str) -> None:
+def test_c12_i07_what_is_no_slot_is_named_with_row_and_file(tmp_path: Path, slot: bytes, fault: str) -> None:
     dates = slots_of(half_hours(4)).astype("S12")
     dates[2] = slot
     write(tmp_path / "a.h5", half_hours(4), date=dates)
     refused(ErrorKind.TIME_SLOT, rf"date of .*a\.h5: '{slot.decode()}' at row 2 {fault}", tmp_path / "a.h5")
 
 
-def test_slot_48_is_the_last_half_hour_of_its_day() -> None:
+def test_c12_i07_slot_48_is_the_last_half_hour_of_its_day() -> None:
     result = slot_times(np.array([b"2016022948"]))
     np.testing.assert_array_equal(result, np.array(["2016-02-29T23:30"], "datetime64[ns]"))
 
@@ -188,7 +187,7 @@ def test_dates_may_be_numbers_or_texts(tmp_path: Path) -> None:
 # --- Faults
 
 
-def test_a_dataset_that_is_missing_is_named_with_those_there(tmp_path: Path) -> None:
+def test_a09_a_dataset_that_is_missing_is_named_with_those_there(tmp_path: Path) -> None:
     write(tmp_path / "a.h5", half_hours(4), date=None)
     refused(ErrorKind.VAR_MISSING, r"a\.h5 has no dataset date; it has data", tmp_path / "a.h5")
     write(tmp_path / "b.h5", half_hours(4), data=None)
@@ -198,7 +197,7 @@ def test_a_dataset_that_is_missing_is_named_with_those_there(tmp_path: Path) -> 
     refused(ErrorKind.VAR_MISSING, message, tmp_path / "c.h5", source="taxibj")
 
 
-def test_lengths_and_shapes_that_do_not_fit_are_named(tmp_path: Path) -> None:
+def test_a09_f13_lengths_and_shapes_that_do_not_fit_are_named(tmp_path: Path) -> None:
     write(tmp_path / "a.h5", half_hours(4), date=slots_of(half_hours(5)))
     refused(ErrorKind.SHAPE, r"a\.h5 has data of 4 frames but date of \(5,\)", tmp_path / "a.h5")
     write(tmp_path / "b.h5", half_hours(4), data=np.zeros((4, 3, 2, 2)))
@@ -209,7 +208,7 @@ def test_lengths_and_shapes_that_do_not_fit_are_named(tmp_path: Path) -> None:
     refused(ErrorKind.SHAPE, r"data of .*c\.h5 is float64 \(4, 2, 2\)", tmp_path / "c.h5")
 
 
-def test_rows_out_of_order_or_twice_are_named_with_their_file(tmp_path: Path) -> None:
+def test_c01_c03_rows_out_of_order_or_twice_are_named_with_their_file(tmp_path: Path) -> None:
     times = half_hours(4)
     write(tmp_path / "a.h5", times[[0, 2, 1, 3]])
     refused(ErrorKind.TIME_ORDER, r"date of .*a\.h5 is not increasing: 2013-07-01T00:30 follows", tmp_path / "a.h5")
@@ -219,7 +218,7 @@ def test_rows_out_of_order_or_twice_are_named_with_their_file(tmp_path: Path) ->
     )
 
 
-def test_periods_that_overlap_or_differ_in_cells_are_named(tmp_path: Path) -> None:
+def test_c08_periods_that_overlap_or_differ_in_cells_are_named(tmp_path: Path) -> None:
     for folder, second in (("times", half_hours(4)), ("cells", half_hours(4, "2014-01-01"))):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "a.h5", half_hours(4))
@@ -243,7 +242,7 @@ def test_a_folder_with_side_files_only_is_empty(tmp_path: Path) -> None:
 def test_damaged_counts_are_named_when_they_are_read(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         values = np.random.default_rng(0).random((96, 2, 8, 8))
-        file.create_dataset("data", data=values, chunks=(96, 2, 8, 8), compression=4)
+        file.create_dataset("data", data=values, chunks=(32, 2, 8, 8), compression=4)
         file["date"] = slots_of(half_hours(96))
     content = bytearray((tmp_path / "a.h5").read_bytes())
     content[len(content) // 2 : len(content) // 2 + 400] = bytes(400)
@@ -251,6 +250,147 @@ def test_damaged_counts_are_named_when_they_are_read(tmp_path: Path) -> None:
     series = open_dataset(tmp_path / "a.h5")
     with pytest.raises(StforecastError, match=r"a\.h5 is damaged: HDF5 says"):
         series.compute()
+
+
+# --- Local clocks
+
+
+def write_slots(path: Path, times: list[str]) -> None:
+    write(path, np.array(times, "datetime64[ns]"))
+
+
+def test_c14_times_twice_where_the_clock_went_back_are_named_with_the_zone(tmp_path: Path) -> None:
+    times = ["2016-11-06T00:30", "2016-11-06T01:00", "2016-11-06T01:30", "2016-11-06T01:00", "2016-11-06T01:30"]
+    write_slots(tmp_path / "a.h5", times)
+    message = (
+        r"date of .*a\.h5 has 2 time\(s\) twice because the clock of America/New_York went back \(2016-11-06T01:00"
+    )
+    refused(ErrorKind.TIME_DST, message, tmp_path / "a.h5", time_zone="America/New_York")
+    refused(ErrorKind.TIME_DUPLICATE, "2 duplicate timestamps", tmp_path / "a.h5", time_zone="Asia/Shanghai")
+
+
+def test_c14_a_clock_that_providers_have_smoothed_is_read_and_can_be_asked(tmp_path: Path) -> None:
+    times = half_hours(96, "2016-03-13")
+    write(tmp_path / "a.h5", times)
+    series = open_dataset(tmp_path / "a.h5", time_zone="America/New_York")
+    np.testing.assert_array_equal(series["time"], times)
+    nonexistent = nonexistent_times(times, "America/New_York")
+    np.testing.assert_array_equal(nonexistent, np.array(["2016-03-13T02:00", "2016-03-13T02:30"], "datetime64[ns]"))
+    assert len(nonexistent_times(times, "Asia/Shanghai")) == len(ambiguous_times(times, "Asia/Shanghai")) == 0
+
+
+def test_a_period_of_slots_is_chosen(tmp_path: Path) -> None:
+    flows = write(tmp_path / "a.h5", half_hours(200))
+    series = open_dataset(tmp_path / "a.h5", period=("2013-07-02", "2013-07-02"))
+    np.testing.assert_array_equal(series["inflow"], flows[48:96, 0])
+    message = r"no frame lies in the period 2014..2014; the data run from 2013-07-01T00:00 to 2013-07-05T03:30"
+    refused(ErrorKind.EMPTY_SELECTION, message, tmp_path / "a.h5", period=("2014", "2014"))
+    refused(ErrorKind.TIME_ORDER, "period 2014..2013 ends before", tmp_path / "a.h5", period=("2014", "2013"))
+    refused(ErrorKind.ARGUMENT, "is not two dates", tmp_path / "a.h5", period=("soon", "later"))
+
+
+# --- What lies beside
+
+
+def write_meteorology(path: Path, times: np.ndarray, **datasets: object) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    types = random.integers(0, 17, len(times))
+    values = {
+        "Temperature": random.uniform(-20, 40, len(times)),
+        "WindSpeed": random.uniform(0, 40, len(times)),
+        "Weather": np.eye(17)[types],
+    }
+    with h5py.File(path, "w") as file:
+        for name, array in ({"date": slots_of(times)} | values | datasets).items():
+            if array is not None:
+                file[name] = array
+    return values | {"types": types}
+
+
+def test_holidays_and_weather_beside_become_coordinates_of_their_slots(tmp_path: Path) -> None:
+    times = half_hours(96)
+    flows = write(tmp_path / "BJ13.h5", times)
+    (tmp_path / "BJ_Holiday.txt").write_text("20130702\n20131001\r\n\n")
+    known = half_hours(90, "2013-06-30T23:00")  # it begins two slots earlier and lacks the last eight
+    shuffled = np.random.default_rng(2).permutation(90)
+    sides = write_meteorology(tmp_path / "BJ_Meteorology.h5", known[shuffled])
+    series = open_dataset(tmp_path)
+    np.testing.assert_array_equal(series["inflow"], flows[:, 0])
+    assert set(series.data_vars) == {"inflow", "outflow"}
+    np.testing.assert_array_equal(series["holiday"], [0] * 48 + [1] * 48)
+    by_time = np.argsort(known[shuffled])[2:]
+    expected = np.full(96, np.nan, np.float32)
+    expected[:88] = sides["Temperature"][by_time]
+    np.testing.assert_array_equal(series["air_temperature"], expected)
+    expected[:88] = sides["WindSpeed"][by_time]
+    np.testing.assert_array_equal(series["wind_speed"], expected)
+    np.testing.assert_array_equal(series["weather"], [*sides["types"][by_time], *[-1] * 8])
+    assert series["air_temperature"].attrs["units"] == "degC"
+    assert "NaN where" in series["air_temperature"].attrs["comment"]
+    assert series["weather"].attrs["flag_meanings"].split()[1 + 4] == "sprinkle"
+    assert all(series[name].dims == ("time",) for name in ("holiday", "air_temperature", "wind_speed", "weather"))
+    alone = open_dataset(tmp_path / "BJ13.h5")
+    xr.testing.assert_identical(alone.compute(), series.compute())
+
+
+def test_sides_of_all_periods_stand_at_their_own_times(tmp_path: Path) -> None:
+    first, second = half_hours(48), half_hours(48, "2014-03-01")
+    write(tmp_path / "BJ13.h5", first)
+    write(tmp_path / "BJ14.h5", second)
+    (tmp_path / "BJ_Holiday.txt").write_text("20140301\n")
+    write_meteorology(tmp_path / "BJ_Meteorology.h5", second)
+    series = open_dataset(tmp_path)
+    np.testing.assert_array_equal(series["holiday"], [0] * 48 + [1] * 48)
+    assert np.isnan(series["wind_speed"][:48]).all()
+    assert not np.isnan(series["wind_speed"][48:]).any()
+
+
+def test_another_citys_sides_are_left_alone(tmp_path: Path) -> None:
+    write(tmp_path / "NYC16.h5", half_hours(4))
+    (tmp_path / "BJ_Holiday.txt").write_text("no dates at all")
+    assert "holiday" not in open_dataset(tmp_path / "NYC16.h5").coords
+
+
+def test_a_slot_observed_twice_must_say_the_same(tmp_path: Path) -> None:
+    times = half_hours(4)
+    write(tmp_path / "BJ13.h5", times)
+    path = tmp_path / "BJ_Meteorology.h5"
+    twice = np.concatenate([times, times[:1]])
+    write_meteorology(path, twice, Temperature=[1, 2, 3, 4, 1], WindSpeed=np.ones(5), Weather=np.eye(17)[[0] * 5])
+    np.testing.assert_array_equal(open_dataset(tmp_path)["air_temperature"], [1, 2, 3, 4])
+    write_meteorology(path, twice, Temperature=[1, 2, 3, 4, 9], WindSpeed=np.ones(5), Weather=np.eye(17)[[0] * 5])
+    refused(ErrorKind.TIME_DUPLICATE, r"Meteorology\.h5: 2013-07-01T00:00 is there twice with other values", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "kind", "message"),
+    [
+        ({"WindSpeed": None}, ErrorKind.VAR_MISSING, "there is no dataset WindSpeed, only Temperature, Weather, date"),
+        ({"Weather": np.zeros((4, 16))}, ErrorKind.SHAPE, r"Weather is float64 \(4, 16\), wanted numbers \(4, 17\)"),
+        ({"Temperature": np.zeros(3)}, ErrorKind.SHAPE, r"Temperature is float64 \(3,\), wanted numbers \(4,\)"),
+        ({"Weather": np.ones((4, 17))}, ErrorKind.RANGE, "Weather has 17 types at row 0, wanted one of 17"),
+        ({"date": np.array([b"2013070149"] * 4)}, ErrorKind.TIME_SLOT, "'2013070149' at row 0 ends in a slot outside"),
+    ],
+)
+def test_a09_damaged_meteorology_is_named(
+    tmp_path: Path, datasets: dict[str, object], kind: ErrorKind, message: str
+) -> None:
+    write(tmp_path / "BJ13.h5", half_hours(4))
+    write_meteorology(tmp_path / "BJ_Meteorology.h5", half_hours(4), **datasets)
+    refused(kind, rf"BJ_Meteorology\.h5: .*{message}", tmp_path)
+
+
+@pytest.mark.parametrize("line", ["2013-09-19", "20130231", "holiday", "2013091", "٢٠١٣٠٩١٩"])
+def test_a_list_of_holidays_with_something_else_is_named_with_its_line(tmp_path: Path, line: str) -> None:
+    write(tmp_path / "BJ13.h5", half_hours(4))
+    (tmp_path / "BJ_Holiday.txt").write_text(f"20130919\n{line}\n")
+    refused(ErrorKind.FILE_FORMAT, r"BJ_Holiday\.txt: line 2 is '.*', wanted a date YYYYMMDD", tmp_path)
+
+
+def test_weather_that_is_not_marked_is_absent(tmp_path: Path) -> None:
+    write(tmp_path / "BJ13.h5", half_hours(4))
+    write_meteorology(tmp_path / "BJ_Meteorology.h5", half_hours(4), Weather=np.zeros((4, 17)))
+    np.testing.assert_array_equal(open_dataset(tmp_path)["weather"], [-1] * 4)
 
 
 # --- Real files

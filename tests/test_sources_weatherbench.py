@@ -36,9 +36,19 @@ def tree(tmp_path: Path) -> Path:
             levels = (50, 500, 850) if name == "z" else ()
             write_year(tmp_path, make_year(name, year, frames=frames, levels=levels))
     (tmp_path / "constants").mkdir()
-    static = xr.Dataset({"lsm": (("lat", "lon"), np.zeros((4, 6)))})
-    static.to_netcdf(tmp_path / "constants" / "constants_5.625deg.nc")
+    make_constants().to_netcdf(tmp_path / "constants" / "constants_5.625deg.nc")
     return tmp_path
+
+
+def make_constants() -> xr.Dataset:
+    year = make_year("t2m", 1980)
+    fields = {
+        name: (("lat", "lon"), np.random.default_rng(seed).random((4, 6)), attrs)
+        for seed, (name, attrs) in enumerate(
+            {"orography": {"units": "m"}, "lsm": {"units": "(0 - 1)"}, "lat2d": {}, "mystery": {}}.items()
+        )
+    }
+    return xr.Dataset(fields, {"lat": year["lat"], "lon": year["lon"]})
 
 
 def refused(kind: ErrorKind, message: str, path: Path, **options: object) -> None:
@@ -95,7 +105,7 @@ def test_a_missing_year_is_a_gap_and_left_to_who_minds(tree: Path) -> None:
 def test_variables_that_cover_other_times_are_named_with_them(tree: Path) -> None:
     write_year(tree, make_year("t2m", 1982))
     message = "t2m covers 1980-12-31T00:00 to 1982-12-31T18:00 but u10 covers 1980-12-31T00:00 to 1981-12-31T18:00"
-    refused(ErrorKind.TIME_RANGE, message, tree, variables=["u10", "t2m"])
+    refused(ErrorKind.TIME_GAP, message, tree, variables=["u10", "t2m"])
 
 
 def test_a_variable_that_is_not_there_is_answered_with_those_that_are(tree: Path) -> None:
@@ -121,3 +131,52 @@ def test_a_file_that_is_cut_short_is_named(tree: Path) -> None:
     path = tree / "2m_temperature" / "2m_temperature_1981_5.625deg.nc"
     path.write_bytes(path.read_bytes()[:-100])
     refused(ErrorKind.FILE_TRUNCATED, r"2m_temperature_1981_5.625deg.nc is cut short", tree, variables=["t2m"])
+
+
+# --- Fields without a time
+
+
+@pytest.mark.parametrize("folder", ["", "2m_temperature"])
+def test_static_fields_are_coordinates_with_units(tree: Path, folder: str) -> None:
+    series = open_dataset(tree / folder, variables=["t2m"], static=["lsm", "orography", "lat2d"])
+    constants = make_constants()
+    for name, units in (("orography", "m"), ("lsm", "(0 - 1)"), ("lat2d", "degrees_north")):
+        assert series[name].dims == ("lat", "lon")
+        assert series[name].dtype == np.float32
+        assert series[name].attrs["units"] == units
+        np.testing.assert_array_equal(series[name], constants[name].astype(np.float32))
+    assert list(series.data_vars) == ["t2m"]
+    xr.testing.assert_identical(
+        series.reset_coords(["lsm", "orography", "lat2d"], drop=True).compute(), expected("t2m")
+    )
+
+
+def test_i09_static_fields_stand_at_their_labels_whatever_their_order(tree: Path) -> None:
+    turned = make_constants().isel(lat=slice(None, None, -1)).transpose("lon", "lat")
+    turned.to_netcdf(tree / "constants" / "constants_5.625deg.nc")
+    series = open_dataset(tree, variables=["t2m"], static=["lsm"])
+    np.testing.assert_array_equal(series["lsm"], make_constants()["lsm"].astype(np.float32))
+
+
+def test_static_fields_that_are_not_there_or_do_not_fit_are_named(tree: Path) -> None:
+    message = r"constants_5.625deg.nc: no static field slt; there are lat2d, lsm, mystery, orography"
+    refused(ErrorKind.VAR_MISSING, message, tree, static=["slt"])
+    refused(ErrorKind.UNITS, "static field mystery has no units", tree, static=["mystery"])
+    make_constants().isel(lat=slice(3)).to_netcdf(tree / "constants" / "constants_5.625deg.nc")
+    refused(ErrorKind.GRID_SHAPE, r"constants_5.625deg.nc: wanted the grid 4x6", tree, static=["lsm"])
+    (tree / "constants" / "constants_5.625deg.nc").unlink()
+    refused(ErrorKind.FILE_MISSING, r"wanted constants/constants_\*deg.nc for lsm, found none", tree, static=["lsm"])
+
+
+def test_static_is_a_list_of_names(tree: Path) -> None:
+    with pytest.raises(TypeError, match=r"static is a list of names: wanted \['lsm'\], got 'lsm'"):
+        open_dataset(tree, static="lsm")
+
+
+def test_c16_a_period_that_all_variables_cover_joins_them(tree: Path) -> None:
+    write_year(tree, make_year("t2m", 1982))
+    message = r"t2m covers .* but u10 covers .*; choose .* or a time that all cover with period="
+    refused(ErrorKind.TIME_GAP, message, tree, variables=["u10", "t2m"])
+    series = open_dataset(tree, variables=["u10", "t2m"], period=("1980", "1981"))
+    xr.testing.assert_identical(series[["t2m"]].compute(), expected("t2m"))
+    refused(ErrorKind.EMPTY_SELECTION, "no frame lies in the period 1990..1991", tree, period=("1990", "1991"))

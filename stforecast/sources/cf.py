@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -13,9 +13,13 @@ import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, axis_of, find_dims
-from stforecast.sources.cf_time import decode_times
-from stforecast.sources.raw_files import check_file, check_zarr, find_files, in_one_line, is_zarr, naming
-from stforecast.sources.slabs import VariableRows, lazy_array
+from stforecast.sources import era5
+from stforecast.sources.cf_time import decode_times, shows_durations
+from stforecast.sources.local_time import check_local_times
+from stforecast.sources.raw_files import Location, Stamp, check_file, find_files, in_one_line, is_url, is_zarr, naming
+from stforecast.sources.selection import Selection
+from stforecast.sources.slabs import FilledRows, Reader, VariableRows, lazy_array
+from stforecast.sources.zarr_stores import open_store
 from stforecast.time_axis import Times, check_times, show_time
 from stforecast.units import canonical_units
 
@@ -23,11 +27,13 @@ from stforecast.units import canonical_units
 _REFERENCES = ("bounds", "climatology", "grid_mapping", "coordinates", "cell_measures", "ancillary_variables")
 _SERIES_AXES = ("T", "Z", "Y", "X")
 _LIMITS = ("valid_min", "valid_max", "valid_range")
+# ERA5's experiment versions: what is final, and what may still be corrected (ERA5T).
+_EXPVER, _FINAL, _PRELIMINARY = "expver", "1", "5"
 
 
 class _Timed(Protocol):
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Location: ...
     @property
     def times(self) -> Times: ...
 
@@ -36,22 +42,70 @@ _TimedFile = TypeVar("_TimedFile", bound=_Timed)
 
 
 @dataclass(frozen=True, eq=False)
-class _Opened:
-    """A file whose values have not been read, and the names of those of its variables that could be a series."""
+class Opened:
+    """A file whose values have not been read.
 
-    path: Path
+    Attributes:
+        path: where it lies.
+        dataset: all that is in it, times as the numbers they are.
+        names: those of its variables that could be a series.
+        static: those that could be a field without time.
+        stamp: the file as it was; None for a store.
+    """
+
+    path: Location
     dataset: xr.Dataset
     names: frozenset[str]
+    static: frozenset[str]
+    stamp: Stamp | None = None
+
+    @classmethod
+    def of(cls, path: Location, dataset: xr.Dataset, stamp: Stamp | None = None) -> "Opened":
+        """A file with what is opened of it."""
+        bounds = {str(variable.attrs.get("bounds")) for variable in dataset.variables.values()}
+        numbers = {
+            str(name): variable
+            for name, variable in dataset.variables.items()
+            if name not in bounds and name not in dataset.dims and variable.dtype.kind in "iuf"
+        }
+        names = {name for name, variable in numbers.items() if variable.ndim >= 3 and name in dataset.data_vars}
+        static = {name for name, variable in numbers.items() if _is_static(dataset, variable)}
+        return cls(path, dataset, frozenset(names), frozenset(static), stamp)
+
+    def dtype(self, name: str) -> str:
+        """How the file keeps the values of a variable, e.g. int16."""
+        variable = self.dataset[name]
+        return str(variable.encoding.get("dtype", variable.dtype))
+
+
+def _is_static(dataset: xr.Dataset, variable: xr.Variable) -> bool:
+    return variable.ndim == 2 and {axis_of(dataset, dim) for dim in variable.dims} == {"Y", "X"}
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What one file has of a series, values not read and dimensions in the file's order."""
+    """What one file has of a series, values not read and dimensions in the file's order.
 
-    path: Path
+    Attributes:
+        file: the file.
+        dataset: the variables that are wanted.
+        times: of its frames.
+        grid: on which they are.
+        versions: ERA5's experiment versions that the frames are of; empty where nothing tells.
+        preliminary: what stands in where `dataset` has no value, if anything does.
+    """
+
+    file: Opened
     dataset: xr.Dataset
     times: Times
     grid: Grid
+    versions: frozenset[str]
+    preliminary: xr.Dataset | None
+
+    @property
+    def path(self) -> Location:
+        """Where the file lies."""
+        return self.file.path
 
     def dims(self, name: str) -> tuple[str, ...]:
         """The dimensions of a variable in the order (time, [level,] Y, X)."""
@@ -59,102 +113,154 @@ class _Part:
         inner = [str(dim) for dim in self.dataset[name].dims if dim not in (time, y, x)]
         return (time, *inner, y, x)
 
+    def rows(self, name: str) -> Reader:
+        """What reads frames of a variable."""
+        where = f"{name} of {self.path}"
+        rows = VariableRows(self.dataset[name].variable, self.dims(name), where, self.file.stamp)
+        if self.preliminary is None:
+            return rows
+        return FilledRows(rows, replace(rows, variable=self.preliminary[name].variable))
 
-def read(path: Path, *, variables: Sequence[str] | None = None, levels: Sequence[float] | None = None) -> xr.Dataset:
+    def cut(self, rows: slice) -> "_Part":
+        """The part with some of its frames."""
+        if rows == slice(0, len(self.times)):
+            return self
+        (time,) = find_dims(self.dataset, "T")
+        return replace(
+            self,
+            dataset=self.dataset.isel({time: rows}),
+            times=self.times[rows],
+            preliminary=None if self.preliminary is None else self.preliminary.isel({time: rows}),
+        )
+
+
+def read(location: Location, selection: Selection) -> xr.Dataset:
     """A lazy series of all files and zarr stores that a path means.
 
     Args:
-        path: a file, a zarr store, a glob pattern or a folder.
-        variables: names in the files; all that have time and a grid by default.
-        levels: values of the level axis, in its units and in this order; all by default. Variables without one stay.
+        location: a file, a zarr store, a glob pattern, a folder, or the URL of a zarr store.
+        selection: what of it is wanted; all variables that have time and a grid by default.
 
     Raises:
         StforecastError: FILE_MISSING, and what `read_files` raises.
     """
-    return read_files(find_files(path), variables=variables, levels=levels)
+    return read_files([location] if is_url(location) else find_files(Path(location)), selection)
 
 
-def read_files(
-    paths: Sequence[Path], *, variables: Sequence[str] | None = None, levels: Sequence[float] | None = None
-) -> xr.Dataset:
+def read_files(locations: Sequence[Location], selection: Selection) -> xr.Dataset:
     """A lazy series of files that follow each other in time or have different variables.
+
+    Raises:
+        StforecastError: what `open_file` and `read_opened` raise.
+    """
+    with ExitStack() as stack:
+        return read_opened([open_file(location, stack) for location in locations], selection)
+
+
+def read_opened(opened: Sequence[Opened], selection: Selection) -> xr.Dataset:
+    """A lazy series of opened files that follow each other in time or have different variables.
 
     Each file is decoded by its own scale, offset and fill value. Files with the same variables are put one after the
     other in order of their times, whole. Attributes that differ between files are left out. No file stays open; reading
-    opens it again.
+    opens it again. Static fields come from the first file that has them and are coordinates (Y, X), in memory.
 
     Raises:
-        StforecastError: FILE_FORMAT, VAR_MISSING, DIMS, SHAPE, GRID_SHAPE, UNITS, EMPTY_SELECTION for levels that are
-            not there, or a fault of the time axis, with the name of the file.
+        StforecastError: FILE_FORMAT, VAR_MISSING, DIMS, SHAPE, GRID_SHAPE, UNITS, METADATA, EMPTY_SELECTION for levels
+            or a period that are not there, or a fault of the time axis, with the name of the file.
     """
-    with ExitStack() as stack:
-        opened = [_open(path, stack) for path in paths]
-        names = _chosen(opened, variables)
-        series = join_variables(
-            _concatenate(group, [name for name in names if any(name in file.names for file in group)], levels)
-            for group in _sharing_variables(opened)
-            if any(file.names & set(names) for file in group)
-        )
-    return series[names]
+    names = _chosen(opened, selection.variables)
+    series = join_variables(
+        _concatenate(group, [name for name in names if any(name in file.names for file in group)], selection)
+        for group in _sharing_variables(opened)
+        if any(file.names & set(names) for file in group)
+    )
+    return with_static(series[names], opened, selection.static)
 
 
-def variable_names(path: Path) -> frozenset[str]:
-    """The variables of one file that could be a series.
+def open_file(location: Location, stack: ExitStack) -> Opened:
+    """A netCDF file or a zarr store with its values not read, closed with the stack.
 
     Raises:
-        StforecastError: FILE_FORMAT.
+        StforecastError: what `check_file` or `check_store` refuses; FILE_FORMAT.
     """
-    with ExitStack() as stack:
-        return _open(path, stack).names
+    if is_url(location) or is_zarr(Path(location)):
+        dataset, stamp = open_store(location), None
+    else:
+        stamp = check_file(Path(location))
+        dataset = _open_netcdf(Path(location))
+    stack.callback(dataset.close)
+    return Opened.of(location, dataset, stamp)
 
 
-def _open(path: Path, stack: ExitStack) -> _Opened:
-    is_store = is_zarr(path)
-    (check_zarr if is_store else check_file)(path)
+def _open_netcdf(path: Path) -> xr.Dataset:
     # Times are decoded apart: xarray leaves what it cannot decode as numbers. And a duration stays the number it is.
     options: dict[str, Any] = {"chunks": None, "cache": False, "decode_times": False, "decode_timedelta": False}
-    engine: dict[str, Any] = {"engine": "zarr", "consolidated": False} if is_store else {"engine": "netcdf4"}
     try:
         with warnings.catch_warnings():
             # NOAA's files give _FillValue and another missing_value; both become NaN, as they should.
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            dataset = xr.open_dataset(path, **engine, **options)
+            return xr.open_dataset(path, engine="netcdf4", **options)
     except Exception as error:  # damaged metadata raise whatever the line that meets them raises
         raise StforecastError(
             ErrorKind.FILE_FORMAT, f"{path} cannot be read: {in_one_line(error)}; fetch the file anew"
         ) from error
-    stack.callback(dataset.close)
-    bounds = {str(variable.attrs.get("bounds")) for variable in dataset.variables.values()}
-    names = {
-        str(name)
-        for name, variable in dataset.data_vars.items()
-        if variable.ndim >= 3 and variable.dtype.kind in "iuf" and name not in bounds
-    }
-    return _Opened(path, dataset, frozenset(names))
 
 
-def _chosen(opened: Sequence[_Opened], variables: Sequence[str] | None) -> list[str]:
+def with_static(series: xr.Dataset, opened: Sequence[Opened], names: Sequence[str]) -> xr.Dataset:
+    """The series with fields without a time as coordinates (Y, X), float32, in memory and on the series' grid.
+
+    Raises:
+        StforecastError: VAR_MISSING, naming what there is; GRID_SHAPE; UNITS if a field has none and is none of ERA5's.
+    """
+    offered = sorted(frozenset[str]().union(*(file.static for file in opened)))
+    missing = [name for name in names if name not in offered]
+    if missing:
+        raise StforecastError(
+            ErrorKind.VAR_MISSING,
+            f"{opened[0].path}: no static field {', '.join(missing)}; there are {', '.join(offered) or 'none'}",
+        )
+    sources = {name: next(file for file in opened if name in file.static) for name in names}
+    return series.assign_coords({name: _static_field(series, file, name) for name, file in sources.items()})
+
+
+def _static_field(series: xr.Dataset, file: Opened, name: str) -> xr.Variable:
+    found = file.dataset[name].reset_coords(drop=True).to_dataset(name=name)
+    units = found[name].attrs.get("units", era5.units_of(name))
+    if units is None:
+        raise StforecastError(
+            ErrorKind.UNITS, f"{file.path}: static field {name} has no units; add them, '1' if it has none"
+        )
+    with naming(file.path):
+        grid, own = Grid.of(series), Grid.of(found)
+        rows, columns = grid.positions_in(own)
+    field = found[name].transpose(own.y_name, own.x_name).to_numpy()[np.ix_(rows, columns)]
+    return xr.Variable(
+        (grid.y_name, grid.x_name), field.astype(np.float32), _plain(found[name].attrs) | {"units": units}
+    )
+
+
+def _chosen(opened: Sequence[Opened], variables: Sequence[str] | None) -> list[str]:
     """The names asked for, or all there are."""
     offered = sorted(frozenset[str]().union(*(file.names for file in opened)))
     if not offered:
         found = [f"{name}{tuple(map(str, data.dims))}" for name, data in opened[0].dataset.data_vars.items()]
         raise StforecastError(
-            ErrorKind.DIMS,
+            ErrorKind.SHAPE,
             f"{opened[0].path}: wanted numbers by (time, [level,] Y, X), found {', '.join(found) or 'no variable'}",
         )
     missing = [name for name in variables or () if name not in offered]
     if missing:
+        where = opened[0].path if len(opened) == 1 else Path(opened[0].path).parent
         raise StforecastError(
             ErrorKind.VAR_MISSING,
-            f"{opened[0].path if len(opened) == 1 else opened[0].path.parent}: no variable {', '.join(missing)} by "
-            f"(time, [level,] Y, X); there are {', '.join(offered)}",
+            f"{where}: no variable {', '.join(missing)} by (time, [level,] Y, X); there are {', '.join(offered)}",
         )
     return offered if variables is None else list(dict.fromkeys(variables))
 
 
-def _sharing_variables(opened: Sequence[_Opened]) -> list[list[_Opened]]:
+def _sharing_variables(opened: Sequence[Opened]) -> list[list[Opened]]:
     """Files grouped so that those in different groups have no variable in common."""
-    groups: list[list[_Opened]] = []
+    groups: list[list[Opened]] = []
     for file in opened:
         shared = [group for group in groups if any(file.names & other.names for other in group)]
         groups = [group for group in groups if group not in shared]
@@ -162,10 +268,14 @@ def _sharing_variables(opened: Sequence[_Opened]) -> list[list[_Opened]]:
     return groups
 
 
-def _concatenate(files: Sequence[_Opened], names: Sequence[str], levels: Sequence[float] | None) -> xr.Dataset:
+def _concatenate(files: Sequence[Opened], names: Sequence[str], selection: Selection) -> xr.Dataset:
     for file in files:
         _check_complete(file, names, files)
-    parts = in_time_order([_part(file, names, levels) for file in files])
+    whole = in_time_order([_part(file, names, selection) for file in files])
+    parts = [part for part in (each.cut(selection.rows(each.times)) for each in whole) if len(part.times)]
+    if not parts:
+        raise selection.nothing_left(whole[0].times[0], whole[-1].times[-1])
+    _check_versions(parts, selection)
     first = parts[0]
     for part in parts[1:]:
         _check_alike(part, first, names)
@@ -180,24 +290,35 @@ def _concatenate(files: Sequence[_Opened], names: Sequence[str], levels: Sequenc
     return xr.Dataset(
         {name: _join_in_time(parts, name) for name in names},
         {"time": times, **coordinates},
-        common_attrs(part.dataset.attrs for part in parts),
+        _plain(common_attrs(part.dataset.attrs for part in parts)),
     )
 
 
-def _check_complete(file: _Opened, names: Sequence[str], files: Sequence[_Opened]) -> None:
+def _check_complete(file: Opened, names: Sequence[str], files: Sequence[Opened]) -> None:
     missing = [name for name in names if name not in file.names]
     if missing:
         other = next(other for other in files if missing[0] in other.names)
         raise StforecastError(
             ErrorKind.VAR_MISSING,
-            f"{file.path} has no variable {', '.join(missing)}, but {other.path} has; fetch that file anew, or choose "
-            f"among the variables of both: {', '.join(sorted(file.names & other.names))}",
+            f"{file.path} ({_span(file)}) has no variable {', '.join(missing)}, but {other.path} has; fetch that file "
+            f"anew, or choose among the variables of both: {', '.join(sorted(file.names & other.names))}",
         )
 
 
-def _part(file: _Opened, names: Sequence[str], levels: Sequence[float] | None) -> _Part:
+def _span(file: Opened) -> str:
+    """The times that a file covers, as well as it can be told."""
+    try:
+        (time,) = find_dims(file.dataset[list(file.names)], "T")
+        times = decode_times(file.dataset[time].variable, name=time)
+    except (StforecastError, KeyError) as error:
+        return f"times unknown: {in_one_line(error)}"
+    return f"{show_time(times.min())} to {show_time(times.max())}" if len(times) else "no times"
+
+
+def _part(file: Opened, names: Sequence[str], selection: Selection) -> _Part:
     dataset = file.dataset[list(names)]
     with naming(file.path):
+        check_no_forecast(dataset)
         time, y, x = find_dims(dataset, "T", "Y", "X")
         if time not in dataset.coords:
             raise StforecastError(ErrorKind.TIME_UNITS, f"dimension {time} has no times; add them as its coordinate")
@@ -208,14 +329,73 @@ def _part(file: _Opened, names: Sequence[str], levels: Sequence[float] | None) -
         spare = {
             dim: 0 for dim in dataset.dims if dataset.sizes[dim] == 1 and axis_of(dataset, dim) not in _SERIES_AXES
         }
-        dataset = dataset.isel(spare, drop=True)
+        versions = _versions(file.dataset)
+        dataset, preliminary = _split_versions(dataset.isel(spare, drop=True))
         _check_dims(dataset, (time, y, x))
-        dataset = dataset if levels is None else _select_levels(dataset, levels)
+        if selection.levels is not None:
+            dataset = select_levels(dataset, selection.levels)
+            preliminary = preliminary and select_levels(preliminary, selection.levels)
         grid = Grid.of(dataset)
     name = f"{time} of {file.path}"
     times = decode_times(dataset[time].variable, name=name)
+    check_local_times(times, dataset[time].attrs.get("time_zone"), name=name)
     check_times(times, name=name)
-    return _Part(file.path, dataset, times, grid)
+    return _Part(file, dataset, times, grid, versions, preliminary)
+
+
+def check_no_forecast(dataset: xr.Dataset) -> None:
+    """Refuse data with several lead times: they have several values for one time.
+
+    Raises:
+        StforecastError: TIME_UNITS if the leads are plain numbers, which could be hours or nanoseconds; DIMS otherwise.
+    """
+    for dim in [str(dim) for dim in dataset.dims if axis_of(dataset, dim) == "lead_time" and dataset.sizes[dim] > 1]:
+        lead = dataset[dim].variable
+        if dim not in dataset.coords or not shows_durations(lead):
+            values = ", ".join(str(value) for value in lead.to_numpy()[:3])
+            raise StforecastError(
+                ErrorKind.TIME_UNITS,
+                f"the lead {dim} is plain numbers ({values}, …) without units: hours or nanoseconds; write "
+                f"it as durations, e.g. dataset.assign_coords({dim}=dataset['{dim}'] * numpy.timedelta64(1, 'h'))",
+            )
+        raise StforecastError(
+            ErrorKind.DIMS,
+            f"this is a forecast, not a series: it has {lead.size} leads along {dim}; open what it was made from, or "
+            f"take one lead of it, e.g. dataset.isel({dim}=0)",
+        )
+
+
+def _versions(dataset: xr.Dataset) -> frozenset[str]:
+    """ERA5's experiment versions in a file: of a dimension or of each time, 1 written as 0001 or not."""
+    if _EXPVER not in dataset.variables:
+        return frozenset()
+    values = np.unique(dataset[_EXPVER].to_numpy().astype(str))
+    return frozenset(value.strip().lstrip("0") or "0" for value in values)
+
+
+def _split_versions(dataset: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """Data without the dimension expver: the final ones, and those that stand in where these have no value."""
+    if _EXPVER not in dataset.dims:
+        return dataset, None
+    versions = [str(value).strip().lstrip("0") for value in dataset[_EXPVER].to_numpy()]
+    if set(versions) != {_FINAL, _PRELIMINARY}:
+        raise StforecastError(
+            ErrorKind.METADATA, f"expver holds the versions {', '.join(versions)}, wanted 1 or 1 and 5; select one"
+        )
+    final, preliminary = (dataset.isel({_EXPVER: versions.index(each)}, drop=True) for each in (_FINAL, _PRELIMINARY))
+    return final, preliminary
+
+
+def _check_versions(parts: Sequence[_Part], selection: Selection) -> None:
+    versions = sorted(frozenset[str]().union(*(part.versions for part in parts)))
+    if len(versions) > 1 and not selection.allow_preliminary:
+        first = next(part for part in parts if part.versions - {versions[0]})
+        raise StforecastError(
+            ErrorKind.METADATA,
+            f"{first.path} has frames of another expver ({', '.join(sorted(first.versions))}) than the rest: ERA5's "
+            "final frames (1) and preliminary ones (5), which may still be corrected, are mixed; declare that with "
+            "allow_preliminary=True (--allow-preliminary), or choose a period before them",
+        )
 
 
 def _check_dims(dataset: xr.Dataset, wanted: tuple[str, str, str]) -> None:
@@ -233,7 +413,12 @@ def _check_dims(dataset: xr.Dataset, wanted: tuple[str, str, str]) -> None:
             )
 
 
-def _select_levels(dataset: xr.Dataset, levels: Sequence[float]) -> xr.Dataset:
+def select_levels(dataset: xr.Dataset, levels: Sequence[float]) -> xr.Dataset:
+    """The data at some values of the level axis, in the order asked for.
+
+    Raises:
+        StforecastError: EMPTY_SELECTION, naming those that are not there and all that are.
+    """
     for dim in [str(dim) for dim in dataset.dims if axis_of(dataset, dim) == "Z"]:
         found = dataset[dim].to_numpy()
         is_level = np.isclose(np.asarray(levels, np.float64)[:, None], found[None, :].astype(np.float64))
@@ -288,7 +473,7 @@ def _check_alike(part: _Part, first: _Part, names: Sequence[str]) -> None:
             )
 
 
-def check_grid(found: Grid, path: Path, wanted: Grid, wanted_path: Path) -> None:
+def check_grid(found: Grid, path: Location, wanted: Grid, wanted_path: Location) -> None:
     """Refuse a file on another grid, or with the same cells in another order.
 
     Raises:
@@ -308,7 +493,7 @@ def _levels(part: _Part, name: str) -> list[float]:
 def _join_in_time(parts: Sequence[_Part], name: str) -> xr.Variable:
     first = parts[0].dataset[name]
     dims = parts[0].dims(name)
-    readers = [VariableRows(part.dataset[name].variable, part.dims(name), f"{name} of {part.path}") for part in parts]
+    readers = [part.rows(name) for part in parts]
     stored = first.encoding.get("preferred_chunks", {}).get(dims[0], 1)
     cells = tuple(first.sizes[dim] for dim in dims[1:])
     array = lazy_array(readers, [len(part.times) for part in parts], cells, stored=stored)
@@ -334,8 +519,9 @@ def _unpacked(variable: xr.DataArray) -> dict[str, Any]:
 
 
 def _plain(attrs: Mapping[str, Any], *others: str) -> dict[str, Any]:
-    """Attributes but those that name variables left behind."""
-    return {name: value for name, value in attrs.items() if name not in (*_REFERENCES, *others)}
+    """Attributes but those that name variables left behind, and those of cfgrib that tell how a message is packed."""
+    left_out = (*_REFERENCES, *others)
+    return {name: value for name, value in attrs.items() if name not in left_out and not name.startswith("GRIB_")}
 
 
 def common_attrs(attrs: Iterable[Mapping[Any, Any]]) -> dict[str, Any]:
@@ -373,10 +559,11 @@ def _check_joinable(other: xr.Dataset, first: xr.Dataset) -> None:
     times, wanted = other["time"].to_numpy(), first["time"].to_numpy()
     ranges = [f"{show_time(each[0])} to {show_time(each[-1])}" for each in (times, wanted)]
     if ranges[0] != ranges[1]:
+        is_apart = times[-1] < wanted[0] or wanted[-1] < times[0]
         raise StforecastError(
-            ErrorKind.TIME_RANGE,
+            ErrorKind.TIME_RANGE if is_apart else ErrorKind.TIME_GAP,
             f"{names[0]} covers {ranges[0]} but {names[1]} covers {ranges[1]}; choose among them with "
-            "variables=[…], or cut the files to the same times",
+            "variables=[…], or a time that all cover with period=(…) (--period)",
         )
     apart = np.setxor1d(times, wanted)
     if len(apart):

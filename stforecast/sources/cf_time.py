@@ -17,6 +17,16 @@ _SECOND = np.timedelta64(1_000_000_000, "ns")
 _ROUND_SECONDS = (86_400, 43_200, 21_600, 10_800, 3_600, 1_800, 900, 600, 300, 60, 1)
 
 
+# What a number of may be a duration (CF 1.11, 4.4); xarray writes the dtype into an attribute of its own.
+_DURATIONS = ("day", "hour", "minute", "second", "millisecond", "microsecond", "nanosecond")
+
+
+def shows_durations(variable: xr.Variable) -> bool:
+    """Whether the values of an undecoded variable are durations, and not plain numbers."""
+    units = str(variable.attrs.get("units", "")).removesuffix("s")
+    return variable.dtype.kind == "m" or "timedelta" in str(variable.attrs.get("dtype", "")) or units in _DURATIONS
+
+
 def decode_times(variable: xr.Variable, *, name: str) -> Times:
     """Times of a CF variable, datetime64[ns], (time,).
 

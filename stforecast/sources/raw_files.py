@@ -1,32 +1,43 @@
-"""Raw files: which ones a path means, and whether each is whole, of a known kind and safe to open."""
+"""Raw files: which ones a path means, and whether each is whole, of a known kind, at rest and safe to open."""
 
+import functools
 import glob
-import struct
+import hashlib
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import h5py
 
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.sources.netcdf3 import is_netcdf3, netcdf3_size
+from stforecast.sources.probing import probe
+
+# What lies on this machine, or the URL of a zarr store elsewhere.
+Location = Path | str
 
 NETCDF_SUFFIXES = frozenset({".nc", ".nc4", ".cdf"})
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5"})
+GRIB_SUFFIXES = frozenset({".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2"})
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZARR_METADATA = ("zarr.json", ".zgroup", ".zmetadata")
+_UNFINISHED = frozenset({".part", ".partial", ".tmp", ".temp", ".crdownload", ".download", ".filepart"})
 _OTHER_KINDS = (
     (b"PK\x03\x04", "a zip archive; unpack it first"),
     (b"\x1f\x8b", "gzip; unpack it first"),
-    (b"GRIB", "GRIB; convert it to netCDF first, e.g. with cdo -f nc4 copy"),
+    (b"BZh", "bzip2; unpack it first"),
+    (b"\xfd7zXZ", "xz; unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+    (b"GRIB", "GRIB; name it with source='grib'"),
     (b"<", "HTML or XML, often an error page saved by a download; fetch the file anew"),
 )
-# A coordinate is read whole when its file is opened, before anything can be said about it. 2**25 hours are 3,800 years.
-_LONGEST_AXIS = 2**25
-# Zeros compress by gzip 1,000 times at most; no measured field comes near that.
-_LARGEST_UNSTORED = 4 * 2**30
-_LARGEST_COMPRESSION = 1000
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)")
+_SUM = re.compile(r"([0-9a-fA-F]{64})(\s+\*?(?P<name>.+))?\s*")
+_LARGEST_SUM_FILE = 4096
 
 
 @contextmanager
@@ -43,6 +54,26 @@ def in_one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def is_url(location: Location) -> bool:
+    """Whether a location is elsewhere.
+
+    >>> is_url("gs://weatherbench2/datasets/era5"), is_url("data/era5"), is_url(Path("gs://era5"))
+    (True, False, False)
+    """
+    return isinstance(location, str) and _URL.match(location) is not None
+
+
+def locate(path: str | Path) -> Location:
+    """A URL as it is, anything else as a Path; file:// is this machine.
+
+    >>> locate("file:///data/era5.zarr")
+    PosixPath('/data/era5.zarr')
+    """
+    if isinstance(path, str) and path.startswith(("file://", "local://")):
+        return Path(path.split("://", 1)[1])
+    return path if isinstance(path, str) and is_url(path) else Path(path)
+
+
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a zarr store."""
     return any((path / name).is_file() for name in _ZARR_METADATA)
@@ -54,12 +85,16 @@ def find_files(path: Path, *, suffixes: Collection[str] = NETCDF_SUFFIXES | HDF5
     Args:
         path: one file or zarr store, a glob pattern with * or ?, or a folder of files.
         suffixes: which files of a folder are meant. Hidden ones, and those that a download has not finished
-            (*.nc.part), are never.
+            (*.nc.part, *.tmp), are never.
 
     Raises:
-        StforecastError: FILE_MISSING, if there is none.
+        StforecastError: FILE_MISSING, if there is none; FILE_BUSY, if the one file is unfinished.
     """
     if path.is_file() or is_zarr(path):
+        if path.suffix in _UNFINISHED:
+            raise StforecastError(
+                ErrorKind.FILE_BUSY, f"{path} is not finished, by its name; wait for the download or write to end"
+            )
         return [path]
     if path.is_dir():
         wanted = f"a file with a name in *{', *'.join(sorted(suffixes))} or a zarr store"
@@ -69,7 +104,7 @@ def find_files(path: Path, *, suffixes: Collection[str] = NETCDF_SUFFIXES | HDF5
         found = [file for file in _matching(path) if file.is_file() or is_zarr(file)]
     else:
         raise StforecastError(ErrorKind.FILE_MISSING, f"there is no file or folder {path}; check the path")
-    files = sorted(file for file in found if not file.name.startswith("."))
+    files = sorted(file for file in found if not file.name.startswith(".") and file.suffix not in _UNFINISHED)
     if not files:
         raise StforecastError(ErrorKind.FILE_MISSING, f"{path}: wanted {wanted}, found none; check the path")
     return files
@@ -91,42 +126,144 @@ def files_below(path: Path) -> list[Path]:
     ]
 
 
-def check_file(path: Path) -> None:
-    """Refuse a file that is not netCDF or HDF5, is cut short or is not safe to open.
+@dataclass(frozen=True)
+class Stamp:
+    """A file as it was at a moment.
 
-    The netCDF library reads a netCDF-3 file that is cut short without an error, so sizes are compared
-    beforehand. Links to other files, and sizes that no data could fill, are not safe.
+    Attributes:
+        path: the file.
+        size: its bytes.
+        modified_ns: when it was last written to.
+    """
+
+    path: Path
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Stamp":
+        """The file as it is now."""
+        status = path.stat()
+        return cls(path, status.st_size, status.st_mtime_ns)
+
+    def check(self) -> None:
+        """Refuse a file that has been written to, replaced or removed since.
+
+        Raises:
+            StforecastError: FILE_BUSY, naming the file and both sizes.
+        """
+        try:
+            now = Stamp.of(self.path)
+        except FileNotFoundError:
+            raise StforecastError(ErrorKind.FILE_BUSY, f"{self.path} is gone since it was opened") from None
+        if now != self:
+            raise StforecastError(
+                ErrorKind.FILE_BUSY,
+                f"{self.path} has changed since it was opened ({self.size} bytes then, {now.size} now), something is "
+                "writing it; open it again when that has ended",
+            )
+
+
+@contextmanager
+def at_rest(stamp: Stamp | None) -> Iterator[None]:
+    """A block that reads a file, and fails with FILE_BUSY if the file is not what it was, whatever else fails then."""
+    if stamp is None:
+        yield
+        return
+    stamp.check()
+    try:
+        yield
+    finally:
+        stamp.check()
+
+
+def check_file(path: Path) -> Stamp:
+    """The file as it was when it was found to be netCDF or HDF5, whole, as its checksum says and safe to open.
+
+    The netCDF library reads a netCDF-3 file that is cut short without an error, so sizes are compared beforehand. Where
+    `FILE.sha256` lies beside, its sum is compared. Then a child process opens the file, follows its links and reads the
+    ends of its arrays. A file that has not changed since is not looked at again.
 
     Raises:
-        StforecastError: FILE_FORMAT, FILE_TRUNCATED, FILE_UNSAFE or FILE_TOO_LARGE, naming the file and what was found
-            in it.
+        StforecastError: FILE_FORMAT, FILE_TRUNCATED, FILE_CHECKSUM, FILE_TIMEOUT, FILE_BUSY, FILE_UNSAFE_HDF5 or
+            FILE_TOO_LARGE, naming the file and what was found in it.
     """
+    stamp, sums = Stamp.of(path), _sum_file(path)
+    with at_rest(stamp):
+        _check_once(stamp, Stamp.of(sums) if sums.is_file() else None)
+    return stamp
+
+
+@functools.lru_cache(maxsize=2**16)
+def _check_once(stamp: Stamp, sums: Stamp | None) -> None:
+    path = stamp.path
     with path.open("rb") as file:
-        magic = file.read(8)
-        if magic == _HDF5_SIGNATURE:
-            declared = _hdf5_size(file)
-        elif magic[:3] == b"CDF" and magic[3:4] in (b"\x01", b"\x02", b"\x05"):
-            declared = _netcdf3_size(file, path)
-        else:
-            raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is not a netCDF or HDF5 file: {_describe(magic)}")
-    size = path.stat().st_size
-    if size < declared:
+        declared = _declared_size(file, path)
+    if stamp.size < declared:
         raise StforecastError(
             ErrorKind.FILE_TRUNCATED,
-            f"{path} is cut short: its header declares {declared} bytes, there are {size}; fetch the file anew",
+            f"{path} is cut short: its header declares {declared} bytes, there are {stamp.size}; fetch the file anew",
         )
+    if sums is not None:
+        check_sum(path)
+    probe(path)
+
+
+def _declared_size(file: BinaryIO, path: Path) -> int:
+    magic = file.read(8)
     if magic == _HDF5_SIGNATURE:
-        with hdf5_file(path) as file:
-            _check_group(file, path)
+        return _hdf5_size(file)
+    if is_netcdf3(magic):
+        return netcdf3_size(file, path)
+    raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is not a netCDF or HDF5 file: {describe_magic(magic)}")
+
+
+def _sum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def check_sum(path: Path) -> None:
+    """Refuse a file whose SHA-256 is not the one that `FILE.sha256` beside it, as sha256sum writes it, names.
+
+    Without such a file nothing is refused.
+
+    Raises:
+        StforecastError: FILE_CHECKSUM, naming the file and the beginnings of both sums.
+    """
+    sums = _sum_file(path)
+    if not sums.is_file():
+        return
+    with sums.open("rb") as file:
+        lines = file.read(_LARGEST_SUM_FILE).decode(errors="replace").splitlines()
+    matches = [match for match in map(_SUM.fullmatch, lines) if match]
+    named = [match[1].lower() for match in matches if not match["name"] or Path(match["name"]).name == path.name]
+    if not named:
+        raise StforecastError(
+            ErrorKind.FILE_CHECKSUM, f"{sums} holds no SHA-256 of {path.name}; write it with sha256sum, or remove it"
+        )
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != named[0]:
+        raise StforecastError(
+            ErrorKind.FILE_CHECKSUM,
+            f"{path} has the SHA-256 {found[:12]}… but {sums.name} names {named[0][:12]}…: it is damaged or another "
+            "file; fetch it anew",
+        )
 
 
 def is_hdf5(path: Path) -> bool:
     """Whether a file begins as HDF5 (and so netCDF-4) files do."""
+    return begins_with(path, _HDF5_SIGNATURE)
+
+
+def begins_with(path: Path, magic: bytes) -> bool:
+    """Whether these are the first bytes of a file."""
     with path.open("rb") as file:
-        return file.read(8) == _HDF5_SIGNATURE
+        return file.read(len(magic)) == magic
 
 
-def _describe(magic: bytes) -> str:
+def describe_magic(magic: bytes) -> str:
+    """What a file is that begins with these bytes, as the end of a message."""
     if not magic:
         return "it is empty; fetch the file anew"
     for start, kind in _OTHER_KINDS:
@@ -158,128 +295,5 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
             yield file
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
         raise StforecastError(
-            ErrorKind.FILE_FORMAT, f"{path} is damaged: HDF5 says {error}; fetch the file anew"
-        ) from error
-
-
-def _check_group(group: h5py.Group, path: Path) -> None:
-    for name in group:
-        # The HDF5 library would follow such links to any file of this machine.
-        if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-            raise _refused(ErrorKind.FILE_UNSAFE, path, name, "is a link to another file")
-        member = group[name]
-        if isinstance(member, h5py.Group):
-            _check_group(member, path)
-        elif isinstance(member, h5py.Dataset):
-            _check_hdf5_dataset(member, name, path)
-
-
-def _check_hdf5_dataset(dataset: h5py.Dataset, name: str, path: Path) -> None:
-    if dataset.is_virtual or dataset.external:
-        raise _refused(ErrorKind.FILE_UNSAFE, path, name, "keeps its values in other files")
-    if dataset.ndim == 1 and dataset.size > _LONGEST_AXIS:
-        raise _refused(ErrorKind.FILE_TOO_LARGE, path, name, f"declares {dataset.size} values on one axis")
-    size = (dataset.size or 0) * dataset.dtype.itemsize
-    if size > _LARGEST_UNSTORED and size > _LARGEST_COMPRESSION * dataset.id.get_storage_size():
-        raise _refused(
-            ErrorKind.FILE_TOO_LARGE, path, name, f"declares {size} bytes but stores {dataset.id.get_storage_size()}"
-        )
-
-
-def _refused(kind: ErrorKind, path: Path, name: str, fault: str) -> StforecastError:
-    return StforecastError(
-        kind, f"{path}: {name} {fault}, which is not read; get the data themselves in one plain file"
-    )
-
-
-def check_zarr(path: Path) -> None:
-    """Refuse a zarr store with a coordinate that would not fit into memory when it is opened.
-
-    Raises:
-        StforecastError: FILE_FORMAT, naming store and array.
-    """
-    import zarr  # here, as it takes longer than opening a netCDF file
-
-    try:
-        arrays = list(zarr.open_group(path, mode="r").arrays())
-    except Exception as error:  # damaged metadata raise whatever the line that meets them raises
-        raise StforecastError(
-            ErrorKind.FILE_FORMAT, f"{path} is not a zarr group that can be read: {in_one_line(error)}"
-        ) from error
-    for name, array in arrays:
-        if array.ndim == 1 and array.size > _LONGEST_AXIS:
-            raise _refused(ErrorKind.FILE_TOO_LARGE, path, name, f"declares {array.size} values on one axis")
-
-
-_NETCDF3_TYPE_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
-_DIMENSION, _VARIABLE, _ATTRIBUTE = 10, 11, 12
-
-
-class _Netcdf3Header:
-    """The header of a netCDF-3 file, read in order (NetCDF User's Guide, Appendix B: CDF-1, CDF-2 and CDF-5)."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        file.seek(3)
-        self._file = file
-        version = file.read(1)[0]
-        self._count = ">Q" if version == 5 else ">I"
-        self._offset = ">I" if version == 1 else ">Q"
-
-    def _number(self, form: str) -> int:
-        content = self._file.read(struct.calcsize(form))
-        return int(struct.unpack(form, content)[0])
-
-    def _skip(self, length: int) -> None:
-        self._file.seek(-(-length // 4) * 4, 1)
-
-    def _items(self, tag: int) -> range:
-        found, count = self._number(">I"), self._number(self._count)
-        if found not in (0, tag):
-            raise ValueError(f"tag {found} where {tag} is due")
-        return range(count)
-
-    def _attributes(self) -> None:
-        for _ in self._items(_ATTRIBUTE):
-            self._skip(self._number(self._count))
-            kind = self._number(">I")
-            self._skip(self._number(self._count) * _NETCDF3_TYPE_SIZE[kind])
-
-    def size(self) -> int:
-        """Bytes up to the end of the last value that the header places."""
-        records = self._number(self._count)
-        is_streaming = records == 2 ** (8 * struct.calcsize(self._count)) - 1
-        lengths = []
-        for _ in self._items(_DIMENSION):
-            self._skip(self._number(self._count))
-            lengths.append(self._number(self._count))
-        self._attributes()
-        variables = [self._variable(lengths) for _ in self._items(_VARIABLE)]
-        ends = [begin + length for begin, length, is_record in variables if not is_record]
-        of_records = [(begin, length) for begin, length, is_record in variables if is_record]
-        if records and not is_streaming:
-            # The values of one record are padded to four bytes each, but for those of an only variable.
-            padded = [-(-length // 4) * 4 for _, length in of_records]
-            record = sum(padded) if len(padded) > 1 else sum(length for _, length in of_records)
-            ends += [begin + (records - 1) * record + length for begin, length in of_records]
-        return max(ends, default=self._file.tell())
-
-    def _variable(self, lengths: list[int]) -> tuple[int, int, bool]:
-        """Where a variable begins, its bytes (of one record, if it has records), and whether it has."""
-        self._skip(self._number(self._count))
-        shape = [lengths[self._number(self._count)] for _ in range(self._number(self._count))]
-        self._attributes()
-        length = _NETCDF3_TYPE_SIZE[self._number(">I")]
-        self._number(self._count)  # its size in bytes, which overflows in large files: the shape says it better
-        is_record = bool(shape) and shape[0] == 0
-        for extent in shape[1:] if is_record else shape:
-            length *= extent
-        return self._number(self._offset), length, is_record
-
-
-def _netcdf3_size(file: BinaryIO, path: Path) -> int:
-    try:
-        return _Netcdf3Header(file).size()
-    except (struct.error, ValueError, KeyError, IndexError, OSError, OverflowError) as error:
-        raise StforecastError(
-            ErrorKind.FILE_FORMAT, f"{path} is cut short or damaged in its netCDF-3 header; fetch the file anew"
+            ErrorKind.FILE_FORMAT, f"{path} is damaged: HDF5 says {in_one_line(error)}; fetch the file anew"
         ) from error

@@ -11,7 +11,7 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing
 from stforecast.sources.sample_traffic import CELLS, counts, present
 from stforecast.sources.sample_weather import weather_years
-from stforecast.sources.taxibj import SLOTS_PER_DAY, slots_of
+from stforecast.sources.slots import SLOTS_PER_DAY, slots_of
 
 Kind = Literal["weather", "traffic"]
 

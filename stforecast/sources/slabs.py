@@ -10,6 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.sources.raw_files import Stamp, at_rest, in_one_line
 
 # What numpy takes in a bracket for one axis.
 Key = int | slice | npt.NDArray[np.intp]
@@ -29,23 +30,71 @@ class VariableRows:
         variable: a variable that xarray has opened without loading it.
         dims: its dimensions in the order that is wanted.
         where: what the messages call it: the variable and its file.
+        stamp: the file as it was when it was opened, which it must still be; None where there is no one file.
     """
 
     variable: xr.Variable
     dims: tuple[str, ...]
     where: str
+    stamp: Stamp | None = None
 
     def __call__(self, keys: tuple[Key, ...]) -> Frames:
         """Frames of the wanted rows and cells, decoded."""
-        selected = self.variable.isel(dict(zip(self.dims, keys, strict=True)))
-        try:
-            values = selected.to_numpy()
-        except (OSError, RuntimeError) as error:
-            raise StforecastError(
-                ErrorKind.FILE_FORMAT, f"{self.where} is damaged, reading it gives: {error}; fetch the file anew"
-            ) from error
+        covers, rests = zip(*(_cover(key) for key in keys), strict=True)
+        selected = self.variable.isel(dict(zip(self.dims, covers, strict=True)))
+        with at_rest(self.stamp):
+            values = self._load(selected)
         order = [selected.dims.index(dim) for dim in self.dims if dim in selected.dims]
-        return values.transpose(order).astype(np.float32, copy=False)
+        frames: Frames = values.transpose(order).astype(np.float32, copy=False)
+        kept = [rest for rest, key in zip(rests, keys, strict=True) if not isinstance(key, int | np.integer)]
+        for axis, rest in enumerate(kept):
+            frames = frames if rest is None else frames.take(rest, axis)
+        return frames
+
+    def _load(self, selected: xr.Variable) -> npt.NDArray[Any]:
+        try:
+            return selected.to_numpy()
+        except MemoryError:
+            raise
+        except Exception as error:  # a codec, a network and a C library each raise their own
+            if self.stamp is None and isinstance(error, OSError):
+                raise StforecastError(
+                    ErrorKind.IO_ERROR, f"{self.where} cannot be reached: {in_one_line(error)}; try again later"
+                ) from error
+            raise StforecastError(
+                ErrorKind.FILE_FORMAT,
+                f"{self.where} is damaged, reading it gives: {in_one_line(error)}; fetch the file anew",
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class FilledRows:
+    """Reads frames of one variable with another's values where it has none."""
+
+    rows: VariableRows
+    others: VariableRows
+
+    def __call__(self, keys: tuple[Key, ...]) -> Frames:
+        """Frames of the wanted rows and cells, decoded."""
+        frames = self.rows(keys)
+        is_absent = np.isnan(frames)
+        return np.where(is_absent, self.others(keys), frames) if is_absent.any() else frames
+
+
+def _cover(key: Key) -> tuple[Key, npt.NDArray[np.intp] | None]:
+    """A slice that holds all positions of an array not much longer than it, and where they are in it.
+
+    Files read a slice at once, and each position of an array on its own.
+
+    >>> _cover(np.array([3, 1, 2])), _cover(slice(2, 5))
+    ((slice(1, 4, None), array([2, 0, 1])), (slice(2, 5, None), None))
+    """
+    if not isinstance(key, np.ndarray) or not len(key):
+        return key, None
+    first, last = int(key.min()), int(key.max())
+    if last - first >= 4 * len(key):
+        return key, None
+    return slice(first, last + 1), key - first
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,34 +11,38 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.sources.cf import common_attrs, in_time_order
-from stforecast.sources.raw_files import HDF5_SUFFIXES, check_file, find_files, hdf5_file, is_hdf5
+from stforecast.sources.local_time import check_local_times
+from stforecast.sources.raw_files import HDF5_SUFFIXES, Stamp, at_rest, check_file, find_files, hdf5_file, is_hdf5
+from stforecast.sources.selection import Selection
 from stforecast.sources.slabs import Frames, Key, lazy_array
+from stforecast.sources.slots import slot_times
+from stforecast.sources.taxibj_sides import METEOROLOGY, side_coordinates
 from stforecast.time_axis import Times, check_times
 
-SLOTS_PER_DAY = 48
-_SLOT = np.timedelta64(30, "m")
-_EPOCH_YEARS = (1678, 2261)  # what datetime64[ns] holds
-_CHANNELS = {"inflow": "vehicles flowing into the cell", "outflow": "vehicles flowing out of the cell"}
+CHANNELS = {"inflow": "vehicles flowing into the cell", "outflow": "vehicles flowing out of the cell"}
 _BEIJING_TIME_ZONE = "Asia/Shanghai"
 # The files do not say; this is the extent that users of the data have found to fit, good enough for a map.
 _BEIJING_BOUNDS = (39.83, 40.12, 116.25, 116.64)
-_SIDE_FILES = "Meteorology"
 
 
 @dataclass(frozen=True, eq=False)
 class _Period:
     """One file: the times of its frames, and how many rows and columns they have."""
 
-    path: Path
+    stamp: Stamp
     times: Times
     cells: tuple[int, int]
     stored: int
     attrs: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        return self.stamp.path
 
     @property
     def is_beijing(self) -> bool:
@@ -50,12 +54,12 @@ class _Period:
 class _ChannelRows:
     """Reads frames of one channel of one file."""
 
-    path: Path
+    stamp: Stamp
     channel: int
 
     def __call__(self, keys: tuple[Key, ...]) -> Frames:
         rows, *cells = keys
-        with hdf5_file(self.path) as file:
+        with at_rest(self.stamp), hdf5_file(self.stamp.path) as file:
             if isinstance(rows, slice):
                 frames = file["data"][rows, self.channel]
             else:  # HDF5 takes increasing rows only
@@ -83,38 +87,35 @@ def is_taxibj(path: Path) -> bool:
 
 def read(
     path: Path,
+    selection: Selection,
     *,
-    variables: Sequence[str] | None = None,
     bounds: tuple[float, float, float, float] | None = None,
     time_zone: str | None = None,
 ) -> xr.Dataset:
     """A lazy series of inflow and outflow, of one file or of all periods in a folder, with gaps where slots are absent.
 
     Dimensions are (time, row, column), row 0 in the north and column 0 in the west. Time is the start of the half hour
-    on the city's clock. Files of TaxiBJ itself (BJ…, 32x32) are known to be in Beijing.
+    on the city's clock. Files of TaxiBJ itself (BJ…, 32x32) are known to be in Beijing. Where TaxiBJ's list of holidays
+    and its meteorology lie beside, they are coordinates along time: see `side_coordinates`.
 
     Args:
-        path: a file, a pattern, or a folder of *.h5; TaxiBJ's meteorology in it is left out.
-        variables: "inflow", "outflow" or both.
+        path: a file, a pattern, or a folder of *.h5.
+        selection: variables "inflow", "outflow" or both, and a period.
         bounds: edges of the grid in degrees: south, north, west, east.
         time_zone: IANA name of the city's clock.
 
     Raises:
         StforecastError: FILE_MISSING, FILE_FORMAT, VAR_MISSING, SHAPE, TIME_SLOT, GRID_SHAPE, TIME_OVERLAP or what
-            `check_times` refuses, naming the file and the place in it.
+            `check_times` and `check_local_times` refuse, naming the file and the place in it; EMPTY_SELECTION for a
+            period without frames.
     """
-    names = list(_CHANNELS) if variables is None else list(dict.fromkeys(variables))
-    unknown = [name for name in names if name not in _CHANNELS]
+    names = list(CHANNELS) if selection.variables is None else list(dict.fromkeys(selection.variables))
+    unknown = [name for name in names if name not in CHANNELS]
     if unknown:
         raise StforecastError(
-            ErrorKind.VAR_MISSING, f"{path}: no variable {', '.join(unknown)}; there are {', '.join(_CHANNELS)}"
+            ErrorKind.VAR_MISSING, f"{path}: no variable {', '.join(unknown)}; there are {', '.join(CHANNELS)}"
         )
-    files = [file for file in find_files(path, suffixes=HDF5_SUFFIXES) if _SIDE_FILES not in file.name]
-    if not files:
-        raise StforecastError(
-            ErrorKind.FILE_MISSING, f"{path}: wanted *.h5 with data and date, found {_SIDE_FILES} only"
-        )
-    periods = in_time_order(_open(file) for file in files)
+    periods = in_time_order(_open(file, time_zone) for file in period_files(path))
     for period in periods[1:]:
         if period.cells != periods[0].cells:
             raise StforecastError(
@@ -122,22 +123,51 @@ def read(
                 f"{period.path} has {_show(period.cells)} cells but {periods[0].path} has {_show(periods[0].cells)}; "
                 "open them apart",
             )
+    series = _join(periods, names, bounds, time_zone)
+    rows = selection.rows(series["time"].to_numpy())
+    if rows.start == rows.stop:
+        raise selection.nothing_left(periods[0].times[0], periods[-1].times[-1])
+    return series.isel(time=rows)
+
+
+def period_files(path: Path) -> list[Path]:
+    """The files of flows that a path means, sorted by name.
+
+    Raises:
+        StforecastError: FILE_MISSING, if there is none.
+    """
+    files = [file for file in find_files(path, suffixes=HDF5_SUFFIXES) if METEOROLOGY not in file.name]
+    if not files:
+        raise StforecastError(
+            ErrorKind.FILE_MISSING, f"{path}: wanted *.h5 with data and date, found {METEOROLOGY} only"
+        )
+    return files
+
+
+def _join(
+    periods: Sequence[_Period],
+    names: Sequence[str],
+    bounds: tuple[float, float, float, float] | None,
+    time_zone: str | None,
+) -> xr.Dataset:
     is_beijing = all(period.is_beijing for period in periods)
+    times = np.concatenate([period.times for period in periods])
     return xr.Dataset(
         {name: _channel(periods, name) for name in names},
         {
-            "time": _time(periods, time_zone or (_BEIJING_TIME_ZONE if is_beijing else None)),
+            "time": _time(times, time_zone or (_BEIJING_TIME_ZONE if is_beijing else None)),
+            **side_coordinates(periods[0].path, times),
             **_cells(periods[0].cells, bounds, is_beijing=is_beijing),
         },
         common_attrs(period.attrs for period in periods),
     )
 
 
-def _open(path: Path) -> _Period:
+def _open(path: Path, time_zone: str | None) -> _Period:
     if not path.is_file() or not is_hdf5(path):
         check_file(path)
         raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is not an HDF5 file, wanted one with data and date")
-    check_file(path)
+    stamp = check_file(path)
     with hdf5_file(path) as file:
         missing = [name for name in ("data", "date") if not isinstance(file.get(name), h5py.Dataset)]
         if missing:
@@ -156,80 +186,28 @@ def _open(path: Path) -> _Period:
                 ErrorKind.SHAPE, f"{path} has data of {data.shape[0]} frames but date of {date.shape}; mend the file"
             )
         times = slot_times(np.asarray(date[()], dtype="S"), name=f"date of {path}")
+        check_local_times(times, time_zone, name=f"date of {path}")
         check_times(times, name=f"date of {path}")
         attrs = {name: value for name, value in file.attrs.items() if isinstance(value, str)}
         stored = data.chunks[0] if data.chunks else 1
-        return _Period(path, times, data.shape[2:], stored, attrs)
+        return _Period(stamp, times, data.shape[2:], stored, attrs)
 
 
-def slot_times(slots: npt.NDArray[np.bytes_], *, name: str = "date") -> Times:
-    """Starts of half hours written as YYYYMMDDSS, with SS from 01 to 48; datetime64[ns] on the same clock, (n,).
-
-    SS is no hour: 48 of them make a day.
-
-    >>> slot_times(np.array([b"2013070101", b"2013070148"])).astype("datetime64[m]").tolist()
-    [datetime.datetime(2013, 7, 1, 0, 0), datetime.datetime(2013, 7, 1, 23, 30)]
-
-    Args:
-        slots: (n,).
-        name: what the messages call them, with their file.
-
-    Raises:
-        StforecastError: TIME_SLOT, naming the first that is no such slot and its row.
-    """
-    digits = slots.astype("S10").view(np.uint8).reshape(-1, 10).astype(np.int64) - ord("0")
-    is_malformed = (np.char.str_len(slots) != 10) | ((digits < 0) | (digits > 9)).any(axis=1)
-    year, month, day, slot = (
-        digits[:, part] @ 10 ** np.arange(part.stop - part.start)[::-1]
-        for part in (slice(0, 4), slice(4, 6), slice(6, 8), slice(8, 10))
-    )
-    months = np.where(is_malformed, 0, (year - 1970) * 12 + month - 1).astype("datetime64[M]")
-    days = months.astype("datetime64[D]") + np.where(is_malformed, 0, day - 1)
-    is_date = (month >= 1) & (month <= 12) & (days.astype("datetime64[M]") == months)
-    is_date &= (year >= _EPOCH_YEARS[0]) & (year <= _EPOCH_YEARS[1])
-    is_slot = (slot >= 1) & (slot <= SLOTS_PER_DAY)
-    for is_wrong, fault in (
-        (is_malformed, "is not ten digits YYYYMMDDSS"),
-        (~is_date, "is not a date"),
-        (~is_slot, f"ends in a slot outside 01 to {SLOTS_PER_DAY} (half hours of the day, YYYYMMDDSS)"),
-    ):
-        if is_wrong.any():
-            row = int(is_wrong.argmax())
-            raise StforecastError(
-                ErrorKind.TIME_SLOT,
-                f"{name}: '{slots[row].decode(errors='replace')}' at row {row} {fault}; mend or drop it",
-            )
-    starts: Times = days.astype("datetime64[ns]")
-    return starts + (slot - 1) * _SLOT
-
-
-def slots_of(times: Times) -> npt.NDArray[np.bytes_]:
-    """Half hours as YYYYMMDDSS, with SS from 01 to 48, (n,); the inverse of `slot_times`.
-
-    >>> slots_of(np.array(["2013-07-01T23:30"], "datetime64[ns]"))
-    array([b'2013070148'], dtype='|S10')
-    """
-    days = times.astype("datetime64[D]")
-    dates = np.char.replace(days.astype(str), "-", "")
-    slots = np.char.zfill(((times - days) // _SLOT + 1).astype(str), 2)
-    return np.char.add(dates, slots).astype("S10")
-
-
-def _time(periods: Sequence[_Period], time_zone: str | None) -> xr.Variable:
+def _time(times: Times, time_zone: str | None) -> xr.Variable:
     attrs = {"standard_name": "time", "long_name": "local time, start of the half hour"}
     zone = {"time_zone": time_zone} if time_zone is not None else {}
-    return xr.Variable("time", np.concatenate([period.times for period in periods]), attrs | zone)
+    return xr.Variable("time", times, attrs | zone)
 
 
 def _channel(periods: Sequence[_Period], name: str) -> xr.Variable:
-    channel = list(_CHANNELS).index(name)
+    channel = list(CHANNELS).index(name)
     array = lazy_array(
-        [_ChannelRows(period.path, channel) for period in periods],
+        [_ChannelRows(period.stamp, channel) for period in periods],
         [len(period.times) for period in periods],
         periods[0].cells,
         stored=periods[0].stored,
     )
-    attrs = {"units": "1", "long_name": _CHANNELS[name], "valid_min": 0.0}
+    attrs = {"units": "1", "long_name": CHANNELS[name], "valid_min": 0.0}
     return xr.Variable(("time", "row", "column"), array, attrs)
 
 

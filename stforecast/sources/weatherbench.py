@@ -5,15 +5,19 @@ doi:10.1029/2020MS002203.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.sources import cf
+from stforecast.sources.selection import Selection
 
 _FILE_NAME = re.compile(r"(?P<variable>.+)_(?P<year>\d{4})_(?P<resolution>[\d.]+)deg\.nc")
+_CONSTANTS_NAME = "constants/constants_*deg.nc"
 
 
 def is_weatherbench(path: Path) -> bool:
@@ -21,18 +25,17 @@ def is_weatherbench(path: Path) -> bool:
     return bool(_files(path))
 
 
-def read(path: Path, *, variables: Sequence[str] | None = None, levels: Sequence[float] | None = None) -> xr.Dataset:
+def read(path: Path, selection: Selection) -> xr.Dataset:
     """A lazy series of a tree or of one variable's folder, under the short names that the files have inside.
 
     Args:
         path: the root of one resolution, e.g. 5.625deg, or a folder such as 5.625deg/2m_temperature.
-        variables: short names (t2m) or long names (2m_temperature); all by default. The constants, which have no
-            time, are never among them.
-        levels: pressure levels in hPa; all by default.
+        selection: variables by short names (t2m) or long names (2m_temperature); levels in hPa; static fields
+            (orography, lsm, slt, lat2d, lon2d) from the constants beside.
 
     Raises:
-        StforecastError: FILE_MISSING, VAR_MISSING, ARGUMENT for a short name that is under two long ones, TIME_RANGE
-            for variables that do not cover the same times, and what `cf.read_files` raises.
+        StforecastError: FILE_MISSING, VAR_MISSING, ARGUMENT for a short name that is under two long ones, TIME_GAP
+            for variables that do not cover the same times, and what `cf.read_opened` raises.
     """
     files = _files(path)
     if not files:
@@ -41,14 +44,57 @@ def read(path: Path, *, variables: Sequence[str] | None = None, levels: Sequence
             f"{path}: wanted files like 2m_temperature/2m_temperature_1979_5.625deg.nc in it, found none; check "
             "the path",
         )
-    offered = {long_name: cf.variable_names(years[0]) for long_name, years in files.items()}
+    with ExitStack() as stack:
+        offered = {long_name: cf.open_file(years[0], stack).names for long_name, years in files.items()}
+        chosen = _by_long_name(selection.variables, offered, path)
+        wanted = replace(selection, static=())
+        series = cf.join_variables(
+            cf.read_files(files[long_name], replace(wanted, variables=sorted(names)))
+            for long_name, names in chosen.items()
+        )
+        return _with_constants(series, path, selection.static, stack)
+
+
+def static_names(path: Path) -> frozenset[str]:
+    """The fields without a time that lie beside a tree or a variable's folder.
+
+    Raises:
+        StforecastError: what `cf.open_file` raises.
+    """
+    with ExitStack() as stack:
+        return frozenset[str]().union(*(cf.open_file(file, stack).static for file in _constants(path)))
+
+
+def first_files(path: Path) -> list[Path]:
+    """The first year's file of each variable of a tree or a variable's folder."""
+    return [years[0] for years in _files(path).values()]
+
+
+def _with_constants(series: xr.Dataset, path: Path, names: Sequence[str], stack: ExitStack) -> xr.Dataset:
+    if not names:
+        return series
+    constants = _constants(path)
+    if not constants:
+        raise StforecastError(
+            ErrorKind.FILE_MISSING, f"{path}: wanted {_CONSTANTS_NAME} for {', '.join(names)}, found none; fetch it"
+        )
+    return cf.with_static(series, [cf.open_file(file, stack) for file in constants], names)
+
+
+def _constants(path: Path) -> list[Path]:
+    """The constants in a tree's root or beside a variable's folder."""
+    return sorted(path.glob(_CONSTANTS_NAME)) or sorted(path.parent.glob(_CONSTANTS_NAME))
+
+
+def _by_long_name(
+    variables: Sequence[str] | None, offered: Mapping[str, frozenset[str]], path: Path
+) -> dict[str, set[str]]:
+    """The short names to read out of each variable's files."""
     chosen: dict[str, set[str]] = {}
     for name in offered if variables is None else variables:
         long_name = _long_name(name, offered, path)
         chosen.setdefault(long_name, set()).update({name} if name in offered[long_name] else offered[long_name])
-    return cf.join_variables(
-        cf.read_files(files[long_name], variables=sorted(names), levels=levels) for long_name, names in chosen.items()
-    )
+    return chosen
 
 
 def _files(path: Path) -> dict[str, list[Path]]:
@@ -62,7 +108,7 @@ def _files(path: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _long_name(name: str, offered: dict[str, frozenset[str]], path: Path) -> str:
+def _long_name(name: str, offered: Mapping[str, frozenset[str]], path: Path) -> str:
     if name in offered:
         return name
     long_names = [long_name for long_name, names in offered.items() if name in names]
