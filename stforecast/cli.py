@@ -53,9 +53,10 @@ class Part(StrEnum):
 
 
 StorePath = Annotated[Path, typer.Argument(help="A store that `stforecast prepare` made.")]
-DataPath = Annotated[Path, typer.Argument(help="A prepared store, or raw data as `stforecast prepare` takes them.")]
+DataPath = Annotated[str, typer.Argument(help="A prepared store, or raw data as `stforecast prepare` takes them.")]
 SourceName = Annotated[
-    str | None, typer.Option(help="The provider: weatherbench, taxibj or cf. Found out from the content by default.")
+    str | None,
+    typer.Option(help="The layout: weatherbench, weatherbench2, taxibj, grib or cf. Told from the content by default."),
 ]
 Variables = Annotated[
     list[str] | None, typer.Option("--variable", help="A variable to take; repeat for several. All by default.")
@@ -77,7 +78,7 @@ def sample(
 
 @app.command()
 def prepare(
-    raw: Annotated[Path, typer.Argument(help="A file, a quoted glob, a folder of files, or a zarr store.")],
+    raw: Annotated[str, typer.Argument(help="A file, a quoted glob, a folder of files, or a zarr store.")],
     store: Annotated[Path, typer.Argument(help="The store to make, e.g. t2m.zarr.")],
     variable: Variables = None,
     level: Annotated[list[float] | None, typer.Option(help="A level to take; repeat for several.")] = None,
@@ -95,8 +96,12 @@ def prepare(
     ] = None,
     step: Annotated[str | None, typer.Option(help="A longer step, e.g. 6h; says how with --resample.")] = None,
     resample: Annotated[str | None, typer.Option(help="With --step: instant, mean or sum.")] = None,
+    drop_partial: Annotated[
+        bool, typer.Option("--drop-partial", help="With --resample: leave out means and sums with frames absent.")
+    ] = False,
     latitude: Annotated[str | None, typer.Option(help="Order the rows: ascending or descending.")] = None,
     longitude: Annotated[str | None, typer.Option(help="Order the columns: 0..360 or -180..180.")] = None,
+    period: Annotated[str | None, typer.Option(help="The period to take, e.g. 1979..2018; all by default.")] = None,
     train: Annotated[str | None, typer.Option(help="The period to train on, e.g. 1979..2015.")] = None,
     validation: Annotated[str | None, typer.Option(help="The period that chooses the weights, e.g. 2016.")] = None,
     test: Annotated[str | None, typer.Option(help="The period to report scores on, e.g. 2017..2018.")] = None,
@@ -109,6 +114,10 @@ def prepare(
         list[str] | None,
         typer.Option(help="z-score, min-max, log1p or tendency; or VARIABLE=METHOD, repeated. z-score by default."),
     ] = None,
+    allow_preliminary: Annotated[
+        bool,
+        typer.Option("--allow-preliminary", help="Declare that ERA5's preliminary frames may stand among final ones."),
+    ] = False,
     allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Declare that frames may be absent.")] = False,
     nan: Annotated[NanChoice, typer.Option(help="Frames with NaN: refuse the data, or drop them.")] = NanChoice.REFUSE,
     part: Annotated[
@@ -119,15 +128,24 @@ def prepare(
 ) -> None:
     """Turn raw data into a normalized store. Without periods: 70 % to train, 10 % to validate, 20 % to test."""
     series = stf.open_dataset(
-        raw, source=source, variables=variable, levels=level, static=static or (), bounds=bounds, time_zone=time_zone
+        raw,
+        source=source,
+        variables=variable,
+        levels=level,
+        static=static or (),
+        period=parse_period(period) if period else None,
+        bounds=bounds,
+        time_zone=time_zone,
+        allow_preliminary=allow_preliminary,
     )
     choices = {"region": region, "coarsen": coarsen, "step": step, "resample": resample}
     choices |= {"latitude": latitude, "longitude": longitude}
     if any(choice is not None for choice in choices.values()):
-        identity = dict(series.encoding)
-        series = stf.harmonise(series, **choices)  # type: ignore[arg-type]  # harmonise checks what it is given
-        # The same files by the same choices are the same data, by which an interrupted build is gone on with.
-        series.encoding |= identity
+        series = stf.harmonise(
+            series,
+            drop_partial=drop_partial,
+            **choices,  # type: ignore[arg-type]  # harmonise checks what it is given
+        )
     opened = stf.prepare(
         series,
         store,
@@ -176,7 +194,7 @@ def _split(series: xr.Dataset, *periods: str | None) -> Split:
 
 @app.command()
 def append(
-    raw: Annotated[Path, typer.Argument(help="The new frames: a file, a quoted glob, a folder, or a zarr store.")],
+    raw: Annotated[str, typer.Argument(help="The new frames: a file, a quoted glob, a folder, or a zarr store.")],
     store: StorePath,
     source: SourceName = None,
     allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Declare that frames may be absent.")] = False,
@@ -191,14 +209,27 @@ def append(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Raw data as `stforecast prepare` takes them, or a store.")],
+    path: Annotated[str, typer.Argument(help="Raw data as `stforecast prepare` takes them, or a store.")],
     variable: Variables = None,
+    level: Annotated[list[float] | None, typer.Option(help="A level to look at; repeat for several.")] = None,
+    period: Annotated[str | None, typer.Option(help="The period to look at, e.g. 2016..2018.")] = None,
     source: SourceName = None,
-    scan: Annotated[bool, typer.Option(help="Read every value, for ranges and NaN.")] = True,
+    time_zone: Annotated[str | None, typer.Option(help="The zone of local times, e.g. America/New_York.")] = None,
+    scan: Annotated[
+        bool | None, typer.Option(help="Read every value, for ranges and NaN; by default where the data lie here.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say what is in a file, a folder or a store, and what would stop `stforecast prepare`."""
-    found = stf.inspect(path, source=source, variables=variable, scan=scan)
+    found = stf.inspect(
+        path,
+        source=source,
+        variables=variable,
+        levels=level,
+        period=parse_period(period) if period else None,
+        time_zone=time_zone,
+        scan=scan,
+    )
     typer.echo(json.dumps(_without_nan(found.to_dict()), default=str) if as_json else found)
 
 
@@ -302,8 +333,8 @@ def _load_forecast(path: Path) -> xr.Dataset:
         raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is damaged ({error}); make the forecast anew") from error
 
 
-def _open(data: Path, source: str | None) -> xr.Dataset:
-    return stf.open_store(data) if is_store(data) else stf.open_dataset(data, source=source)
+def _open(data: str, source: str | None) -> xr.Dataset:
+    return stf.open_store(data) if is_store(Path(data)) else stf.open_dataset(data, source=source)
 
 
 @app.command()
@@ -367,7 +398,7 @@ def plot(
 def main() -> None:
     """Run the command line; a user's error is one line on stderr and exit status 2."""
     try:
-        app()
+        app(prog_name="stforecast")
     except StforecastError as error:
         _say(f"{error} [{error.kind}]")
         sys.exit(2)

@@ -24,6 +24,9 @@ _LIMITS: dict[tuple[str, str], tuple[float, float]] = {
     ("Pa", "air_pressure_at_sea_level"): (80_000.0, 115_000.0),
     ("Pa", "slp"): (80_000.0, 115_000.0),
     ("Pa", "msl"): (80_000.0, 115_000.0),
+    # More vehicles than this do not fit through a cell of a city in half an hour.
+    ("1", "inflow"): (0.0, 1e5),
+    ("1", "outflow"): (0.0, 1e5),
     ("m s-1", "eastward_wind"): (-200.0, 200.0),
     ("m s-1", "northward_wind"): (-200.0, 200.0),
     ("m s-1", "u10"): (-150.0, 150.0),
@@ -32,13 +35,14 @@ _LIMITS: dict[tuple[str, str], tuple[float, float]] = {
 
 
 def limits_of(variable: xr.DataArray) -> tuple[float, float]:
-    """The least and the greatest value that a variable can have: its own valid_min and valid_max, else physics'.
+    """The least and the greatest value that a variable can have; infinite where nothing is known.
 
-    Infinite where nothing is known.
+    Its own valid_min, valid_max and valid_range go before physics.
     """
     units = canonical_units(variable.attrs.get("units", ""))
     names = (str(variable.attrs.get("standard_name", "")), str(variable.name))
     known = next((_LIMITS[units, name] for name in names if (units, name) in _LIMITS), (-np.inf, np.inf))
+    known = tuple(variable.attrs.get("valid_range", known))
     low = variable.attrs.get("valid_min", known[0])
     high = variable.attrs.get("valid_max", known[1])
     return float(low), float(high)

@@ -176,7 +176,7 @@ def test_d12_negative_counts_are_named(tmp_path: Path) -> None:
     city["inflow"][5, 1, 2] = -3
     found = inspect(write(tmp_path / "a.nc", city))
     assert kinds(found) == [ErrorKind.RANGE]
-    assert "variable inflow in 1 should be 0 to inf but has 1 value(s) outside, the first -3" in str(found)
+    assert "variable inflow in 1 should be 0 to 100000 but has 1 value(s) outside, the first -3" in str(found)
 
 
 def test_too_few_frames_to_divide_are_named(tmp_path: Path) -> None:

@@ -295,6 +295,8 @@ def field(values: list[float], **attrs: object) -> xr.DataArray:
         (field([1, 2, -9999, 3], units="1").rename("x"), "x in 1 .* first -9999 .* looks like a fill value"),
         (field([1, 2, 9.96921e36], units="1").rename("x"), "x in 1 .* looks like a fill value"),
         (field([15, 16, 17.5]), "t2m in K should be 150 to 350 but has 12 value.s. outside, the first 15"),
+        (field([5, -1, 7], units="1", valid_range=[0, 9]), "should be 0 to 9 but has 4 value.s. outside, the first -1"),
+        (field([5, 2e5, 7], units="1").rename("inflow"), "inflow in 1 should be 0 to 100000 but .* the first 200000"),
         (field([5, -1, 7], units="1", valid_min=0), "should be 0 to inf but has 4 value.s. outside, the first -1"),
     ],
 )
