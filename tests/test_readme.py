@@ -25,7 +25,7 @@ def test_the_forecast_in_eight_lines_runs(tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_command_that_it_names_is_there() -> None:
     text = README.read_text()
     verbs = set(re.findall(r"^stforecast (\w+)", text, flags=re.MULTILINE))
-    assert verbs == {"sample", "prepare", "fit", "predict", "evaluate", "plot"}
+    assert verbs == {"sample", "inspect", "prepare", "fit", "predict", "evaluate", "plot"}
     makefile = (README.parent / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", text, flags=re.MULTILINE):
         assert f"\n{target}: install" in makefile
