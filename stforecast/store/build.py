@@ -1,6 +1,5 @@
 """Building a store from a series: statistics, then shards, each resumable, then one step that publishes."""
 
-import errno
 import functools
 import json
 import os
@@ -16,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import sha256
+from stforecast.files import make_durable, sha256, sync
 from stforecast.grid import check_finite, check_series
 from stforecast.limits import check_range
 from stforecast.normalization import METHODS, Moments, Normalization, Scaling, Values, observed
@@ -38,6 +37,7 @@ from stforecast.store.versions import (
     digest_of,
     is_store,
     lock,
+    named,
     publish,
     remember,
     staging_of,
@@ -108,8 +108,9 @@ def prepare(
         build.run(part, progress=progress)
         if part is not None:
             return series
-        write_manifest(staging, build.written())
-        _clear_notes(staging)
+        known = build.written()
+        _leave_group_alone(staging)
+        write_manifest(staging, known)
         publish(staging, path)
     return open_store(path)
 
@@ -188,11 +189,14 @@ class Build:
         made = self.staging / f".template.{os.getpid()}"
         shutil.rmtree(made, ignore_errors=True)
         write_template(made, self.series, self.layout, normalization)
+        # The note may outlive a loss of power, so what it stands for must as well.
+        make_durable(made)
         try:
             made.rename(self.staging / GROUP)
         except OSError:
             # Another process was first, with the same bytes.
             shutil.rmtree(made)
+        sync(self.staging)
         remember(self.staging / "template.json", True)
 
     def _statistics(self, number: int) -> Path:
@@ -398,26 +402,25 @@ def errors_named(path: Path, staging: Path) -> Iterator[None]:
         yield
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise _named(error, path) from error
+        raise named(error, path) from error
     except Exception:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def _named(error: OSError, path: Path) -> StforecastError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StforecastError(
-            ErrorKind.DISK_FULL, f"the disk is full: {path} was not written and what was there before is intact"
-        )
-    kind = ErrorKind.PERMISSION if isinstance(error, PermissionError) else ErrorKind.IO_ERROR
-    return StforecastError(kind, f"{path} was not written and what was there before is intact: {error}")
-
-
-def _clear_notes(staging: Path) -> None:
-    for folder in ("statistics", "written"):
-        shutil.rmtree(staging / folder)
-    for name in ("recipe.json", "template.json"):
-        (staging / name).unlink(missing_ok=True)
+def _leave_group_alone(staging: Path) -> None:
+    """Clear the notes, and everything that a process that died left among them or, half-written, in the group."""
+    # The recipe first: without it a build that dies here begins anew.
+    for entry in sorted(staging.iterdir(), key=lambda entry: entry.name != "recipe.json"):
+        if entry.name == GROUP:
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    # Zarr writes a file under this name beside its place and renames it.
+    for half in (staging / GROUP).rglob("*.partial"):
+        half.unlink()
 
 
 def _cut(part: slice, train: slice) -> slice:

@@ -65,13 +65,21 @@ class _StoredFrames:
 
     def __getitem__(self, index: Any) -> Values:
         try:
-            return np.asarray(self.array[index])
+            values = np.asarray(self.array[index])
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise StforecastError(
                 ErrorKind.STORE_CORRUPT,
                 f"frames of {self.name} in {self.path} cannot be read ({error}); stforecast validate says what is "
                 "damaged",
             ) from error
+        # Zarr reads NaN where a file is gone, and no store holds NaN. A chunk has whole rows of X, so one cell tells.
+        if np.isnan(values[..., :1] if values.ndim else values).any():
+            raise StforecastError(
+                ErrorKind.STORE_INCOMPLETE,
+                f"frames of {self.name} are missing in {self.path}; if it was written twice since it was opened, open "
+                "it again, else stforecast validate says what is damaged",
+            )
+        return values
 
 
 def _open_group(group: Path, path: Path) -> xr.Dataset:

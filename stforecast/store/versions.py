@@ -1,11 +1,12 @@
 """Immutable versions of a store behind one link, with a manifest each, published in one step."""
 
+import errno
 import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +49,48 @@ def lock(path: Path) -> Iterator[None]:
     Raises:
         StforecastError: STORE_BUSY, naming host and process of the holder; PERMISSION if the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     file, holder = path.with_name(f".{path.name}.lock"), path.with_name(f".{path.name}.holder")
     taken = filelock.FileLock(file)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         taken.acquire(timeout=0)
     except filelock.Timeout as error:
-        who = holder.read_text() if holder.exists() else "another process"
+        who = _said(holder) or "another process"
         raise StforecastError(ErrorKind.STORE_BUSY, f"{path} is being written by {who}; wait for it to end") from error
     except PermissionError as error:
         raise StforecastError(
-            ErrorKind.PERMISSION, f"{path.parent.resolve()} cannot be written by this user; choose another place"
+            ErrorKind.PERMISSION,
+            f"{path.parent.resolve()} cannot be written by this user, so {path.name} cannot be; choose another place",
         ) from error
+    except OSError as error:
+        raise named(error, path) from error
     try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        # Who holds it is said for people; the lock itself does not depend on it.
+        with suppress(OSError):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
         taken.release()
+
+
+def _said(holder: Path) -> str:
+    """What a holder wrote; nothing if it ended or did not come to it yet."""
+    try:
+        return holder.read_text()
+    except OSError:
+        return ""
+
+
+def named(error: OSError, path: Path) -> StforecastError:
+    """What an error of the operating system means for a store that was to be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StforecastError(
+            ErrorKind.DISK_FULL, f"the disk is full: {path} was not written and what was there before is intact"
+        )
+    kind = ErrorKind.PERMISSION if isinstance(error, PermissionError) else ErrorKind.IO_ERROR
+    return StforecastError(kind, f"{path} was not written and what was there before is intact: {error}")
 
 
 def staging_of(path: Path) -> Path:
@@ -136,15 +161,16 @@ def publish(staged: Path, path: Path) -> None:
         whole.rename(path)
         sync(path.parent)
         return
-    previous = current_version(path).name
+    before = current_version(path)
     number = 1 + max(int(version.name) for version in (path / VERSIONS).iterdir())
     staged.rename(path / VERSIONS / str(number))
     sync(path / VERSIONS)
     _link_names(path, names)
     _link(path / CURRENT, Path(VERSIONS) / str(number) / GROUP)
     sync(path)
-    # The version that was current stays, for readers that have it open.
-    _retire(path, keep={previous, str(number)}, names=set(names))
+    # What is published is published: old versions that cannot be dropped now are dropped next time.
+    with suppress(OSError):
+        _retire(path, names=set(names), kept={before.name, str(number)})
 
 
 def _link_names(path: Path, names: list[str]) -> None:
@@ -161,10 +187,14 @@ def _link(link: Path, target: Path) -> None:
     temporary.replace(link)
 
 
-def _retire(path: Path, *, keep: set[str], names: set[str]) -> None:
-    """Drop other versions, what an interrupted publication left among them, and links to names that are no more."""
+def _retire(path: Path, *, names: set[str], kept: set[str]) -> None:
+    """Drop versions that no reader of the last one needs, and links to names that are no more.
+
+    The version that was current before stays, for readers that have it open. It need not be the last but one: a writer
+    that died may have left one that never was current.
+    """
     for version in (path / VERSIONS).iterdir():
-        if version.name not in keep:
+        if version.name not in kept:
             shutil.rmtree(version)
     for entry in path.iterdir():
         if entry.is_symlink() and entry.name != CURRENT and entry.name not in names:
@@ -172,7 +202,8 @@ def _retire(path: Path, *, keep: set[str], names: set[str]) -> None:
 
 
 def remember(file: Path, described: Any) -> None:
-    """Write a small JSON file whole or not at all; several processes may write the same."""
+    """Write a small JSON file whole or not at all, also if the power goes; several processes may write the same."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(described))
+    sync(temporary)
     temporary.replace(file)
