@@ -1,5 +1,7 @@
+import functools
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.split import Split
 from stforecast.store import layout, open_store, prepare, versions
 from stforecast.store.layout import Layout
+from stforecast.store.tasks import run_tasks
 
 
 def fractions(series: xr.Dataset) -> Split:
@@ -324,3 +327,21 @@ def test_too_little_disk_is_said_before_the_build(tmp_path: Path, monkeypatch: p
     with pytest.raises(StforecastError, match="may need 8,448 bytes but 10 are free") as caught:
         prepare(series, tmp_path / "s.zarr", fractions(series))
     assert caught.value.kind == ErrorKind.DISK_FULL
+
+
+def test_no_task_is_at_work_any_more_when_a_failure_is_told(tmp_path: Path) -> None:
+    began: list[int] = []
+
+    def work(number: int) -> int:
+        began.append(number)
+        if number == 0:
+            raise StforecastError(ErrorKind.NAN, "the first fails at once")
+        time.sleep(0.05)
+        (tmp_path / str(number)).touch()
+        return number
+
+    with pytest.raises(StforecastError, match="fails at once"):
+        run_tasks([functools.partial(work, number) for number in range(40)], None, stop=tmp_path / "stop")
+    files = {path.name for path in tmp_path.iterdir()} - {"stop"}
+    assert files == {str(number) for number in began} - {"0"}
+    assert len(began) < 40

@@ -61,3 +61,18 @@ def test_each_pass_takes_every_window_once_in_an_order_of_seed_and_pass() -> Non
 
 def test_unshuffled_windows_come_in_order_of_time() -> None:
     assert torch.cat([starts for _, _, starts in loader()]).tolist() == list(range(25))
+
+
+def test_frames_stay_on_their_device() -> None:
+    # "meta" has shapes and no values; nothing of it can be gathered by NumPy.
+    for history, target, _ in WindowLoader(torch.empty(30, 2, 3, 4, device="meta"), np.arange(25), 4, 2, 10):
+        assert history.is_meta
+        assert target.is_meta
+        assert history.shape[1:] == (4, 2, 3, 4)
+        assert target.shape[1:] == (2, 2, 3, 4)
+
+
+def test_starts_count_on_the_axis_whose_rows_the_frames_are() -> None:
+    windows = WindowLoader(torch.arange(100.0, 130.0)[:, None, None, None], np.arange(103, 120), 4, 2, 8, first_row=100)
+    for history, _, starts in windows:
+        assert torch.equal(history[:, 0, 0, 0, 0].int(), starts)

@@ -149,6 +149,7 @@ class Build:
             shutil.rmtree(self.staging)
         for folder in ("statistics", "written"):
             (self.staging / folder).mkdir(parents=True, exist_ok=True)
+        self._stop.unlink(missing_ok=True)
         remember(note, recipe)
 
     def _recipe(self) -> dict[str, Any]:
@@ -199,6 +200,10 @@ class Build:
         sync(self.staging)
         remember(self.staging / "template.json", True)
 
+    @property
+    def _stop(self) -> Path:
+        return self.staging / "stop"
+
     def _statistics(self, number: int) -> Path:
         return self.staging / "statistics" / f"{number}.json"
 
@@ -225,7 +230,7 @@ class Build:
                     self._statistics(number),
                 )
             )
-        run_tasks(tasks, "reading statistics" if progress else None)
+        run_tasks(tasks, "reading statistics" if progress else None, stop=self._stop)
 
     def _normalization(self) -> Normalization:
         """The normalization by the statistics of all shards, merged in order of time whoever noted them."""
@@ -263,7 +268,7 @@ class Build:
             )
             for number in numbers
         ]
-        run_tasks(tasks, "writing the store" if progress else None)
+        run_tasks(tasks, "writing the store" if progress else None, stop=self._stop)
 
     def _is_written(self, number: int) -> bool:
         """Whether a shard is on the disk as it was noted; after a loss of power a note may outlive its file."""
