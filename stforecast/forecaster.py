@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import safetensors.torch
 import torch
 import xarray as xr
@@ -33,7 +34,16 @@ from stforecast.normalization import Normalization
 from stforecast.split import PARTS, Split, frames_in
 from stforecast.store import open_store
 from stforecast.time_axis import Times, check_gaps, parse_times, show_step, show_time
-from stforecast.windows import Rows, WindowLoader, window_starts, windows_cut_by_gaps
+from stforecast.windows import (
+    Rows,
+    StreamedWindows,
+    WindowLoader,
+    Windows,
+    rows_of_windows,
+    stored_windows,
+    window_starts,
+    windows_cut_by_gaps,
+)
 
 if TYPE_CHECKING:
     from stforecast.training import TrainingConfig
@@ -375,11 +385,13 @@ def fit(
     horizon: int = 12,
     network: NetworkConfig | None = None,
     training: "TrainingConfig | None" = None,
+    memory_limit: int | None = None,
     progress: bool = False,
 ) -> Forecaster:
     """A forecaster fitted on the training period of a prepared series; its validation period chose the weights.
 
-    No window touches the test period.
+    No window touches the test period. A store given by its path is read once if its frames fit in memory, and streamed
+    at each pass if not.
 
     Args:
         series: a store that `prepare` made, by path or as `open_store` opened it.
@@ -387,11 +399,15 @@ def fit(
         horizon: how many frames it learns to forecast.
         network: its size.
         training: epochs, batch size, learning rate, loss and seed.
+        memory_limit: bytes that frames and batches may take; half of what is free by default. The order in which a
+            streamed store is learnt from follows from it, and so do the weights.
         progress: whether to draw a progress bar.
 
     Raises:
         StforecastError: ARGUMENT for a series without split and statistics; TIME_SHORT, naming the part, if a part has
-            not one whole window; TRAIN_DIVERGED if the loss stops being finite.
+            not one whole window; MEMORY_BUDGET, naming what it takes, if a series that was not given by its store's
+            path does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED if the
+            loss stops being finite.
     """
     # Lightning takes seconds to import, and a forecast does without it.
     from stforecast.training import TrainingConfig, train
@@ -405,21 +421,24 @@ def fit(
     split, normalization = Split.from_attrs(opened.attrs), Normalization.from_json(opened.attrs["normalization"])
     step = check_series(opened, allow_gaps=True)
     rows = split.rows(opened["time"].to_numpy())
-    learnt = opened.isel(time=slice(0, max(rows["train"].stop, rows["validation"].stop)))
-    times = learnt["time"].to_numpy()
+    times = opened["time"].to_numpy()
     starts = {part: _part_starts(times, step, history, horizon, part, rows[part]) for part in ("train", "validation")}
     channels = Channels.of(opened)
-    learnt = learnt.load()
-    for variable in learnt.data_vars.values():
-        check_finite(variable)
-    frames = torch.from_numpy(channels.stack(normalization.apply(learnt)))
+    memory_limit = psutil.virtual_memory().available // 2 if memory_limit is None else memory_limit
+    lengths = {"history": history, "horizon": horizon, "batch_size": config.batch_size}
+    if isinstance(series, xr.Dataset):
+        windows = _windows_in_memory(opened, channels, normalization, starts, lengths, config.seed, memory_limit)
+    else:
+        windows = _windows_of_store(
+            Path(opened.encoding["source"]), channels, starts, lengths, config.seed, memory_limit
+        )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         built = size.build(history, len(channels))
         record = train(
             built,
-            WindowLoader(frames, starts["train"], history, horizon, config.batch_size, seed=config.seed),
-            WindowLoader(frames, starts["validation"], history, horizon, config.batch_size),
+            windows["train"],
+            windows["validation"],
             config,
             describe=lambda some: ", ".join(show_time(times[row]) for row in some.tolist()[:3]),
             progress=progress,
@@ -440,6 +459,9 @@ def fit(
             **asdict(record),
             "windows": {part: len(some) for part, some in starts.items()},
             "windows_cut_by_gaps": cut,
+            "streamed_within": {
+                part: some.memory_limit for part, some in windows.items() if isinstance(some, StreamedWindows)
+            },
             "versions": _versions(),
         },
     )
@@ -496,6 +518,55 @@ def _part_starts(times: Times, step: np.timedelta64, history: int, horizon: int,
             f"{show_time(times[rows.start])} to {show_time(times[rows.stop - 1])}",
         )
     return starts
+
+
+def _windows_in_memory(
+    opened: xr.Dataset,
+    channels: Channels,
+    normalization: Normalization,
+    starts: Mapping[str, Rows],
+    lengths: Mapping[str, int],
+    seed: int,
+    memory_limit: int,
+) -> dict[str, Windows]:
+    """The windows of training, shuffled, and of validation, out of a series that somebody opened."""
+    length = lengths["history"] + lengths["horizon"]
+    rows = rows_of_windows(np.sort(np.concatenate([starts["train"], starts["validation"]])), length)
+    learnt = opened.isel(time=rows)
+    needed = sum(variable.size * 4 for variable in learnt.data_vars.values())
+    if needed > memory_limit:
+        raise StforecastError(
+            ErrorKind.MEMORY_BUDGET,
+            f"the frames of training and validation take {needed:,} bytes, more than the {memory_limit:,} that they "
+            "may; pass the path of the store, which is streamed then, or raise memory_limit",
+        )
+    learnt = learnt.load()
+    for variable in learnt.data_vars.values():
+        check_finite(variable)
+    frames = torch.from_numpy(channels.stack(normalization.apply(learnt)))
+    return {
+        part: WindowLoader(frames, some, **lengths, seed=seed if part == "train" else None, first_row=rows.start)
+        for part, some in starts.items()
+    }
+
+
+def _windows_of_store(
+    group: Path,
+    channels: Channels,
+    starts: Mapping[str, Rows],
+    lengths: Mapping[str, int],
+    seed: int,
+    memory_limit: int,
+) -> dict[str, Windows]:
+    """The windows of training, shuffled, and of validation, read once or streamed."""
+    return {
+        # Validation is the shorter part by far in any usual split, so what does not fit is mostly training.
+        part: stored_windows(group, channels.names, starts[part], **lengths, memory_limit=share, seed=seed_of)
+        for part, share, seed_of in (
+            ("validation", memory_limit // 4, None),
+            ("train", memory_limit - memory_limit // 4, seed),
+        )
+    }
 
 
 def _check_output(item: Variable, values: Frames) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.models.losses import forecast_loss
 from stforecast.models.tau import rollout
-from stforecast.windows import Batch, WindowLoader
+from stforecast.windows import Batch, Windows
 
 Weights = dict[str, torch.Tensor]
 
@@ -138,7 +138,7 @@ class _KeepBest(Callback):
 class _Epochs:
     """The training windows, in another order at each pass, as an iterable that Lightning takes."""
 
-    def __init__(self, loader: WindowLoader) -> None:
+    def __init__(self, loader: Windows) -> None:
         self.loader = loader
         self.passes = 0
 
@@ -153,8 +153,8 @@ class _Epochs:
 
 def train(
     network: nn.Module,
-    training: WindowLoader,
-    validation: WindowLoader,
+    training: Windows,
+    validation: Windows,
     config: TrainingConfig,
     *,
     describe: Callable[[torch.Tensor], str],

@@ -342,7 +342,7 @@ class Room:
         """As many blocks as fit in so many bytes: whole shards if ten of them do, else shorter ones.
 
         Raises:
-            StforecastError: ARGUMENT, naming what it takes, if two of the shortest do not fit.
+            StforecastError: MEMORY_BUDGET, naming what it takes, if two of the shortest do not fit.
         """
         besides = _besides(stored, length, batch_size)
         affordable, overlap = max(memory_limit - besides, 0) // stored.frame_bytes, length - 1
@@ -353,7 +353,7 @@ class Room:
         if slots < 2:
             needed = besides + 2 * (shortest + overlap) * stored.frame_bytes
             raise StforecastError(
-                ErrorKind.ARGUMENT,
+                ErrorKind.MEMORY_BUDGET,
                 f"a memory limit of {memory_limit:,} bytes is too little to read windows of {length} frames of "
                 f"{stored.frame_bytes:,} bytes in batches of {batch_size}: it takes {needed:,}; raise it, or lower the "
                 "batch size",
@@ -492,7 +492,8 @@ class StreamedWindows(Windows):
     @cached_property
     def room(self) -> Room:
         """How much is in memory at a time."""
-        return Room.within(self.memory_limit, self.stored, self.history + self.horizon, self.batch_size)
+        batch_size = min(self.batch_size, max(len(self.starts), 1))
+        return Room.within(self.memory_limit, self.stored, self.history + self.horizon, batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of pass `number`, counted from 0.
@@ -545,15 +546,21 @@ def stored_windows(
         seed: None for windows in order, else what shuffles them.
 
     Raises:
-        StforecastError: FILE_FORMAT, VAR_MISSING or STORE_CORRUPT for what cannot be read; ARGUMENT for a limit that is
-            too low to stream.
+        StforecastError: FILE_FORMAT, VAR_MISSING or STORE_CORRUPT for what cannot be read; MEMORY_BUDGET for a limit
+            that is too low to stream.
     """
     stored = StoredFrames.open(group, names)
     length = history + horizon
-    rows = slice(int(starts[0]), int(starts[-1]) + length) if len(starts) else slice(0, 0)
-    if (rows.stop - rows.start) * stored.frame_bytes + _besides(stored, length, batch_size) > memory_limit:
+    rows = rows_of_windows(starts, length)
+    besides = _besides(stored, length, min(batch_size, len(starts)))
+    if (rows.stop - rows.start) * stored.frame_bytes + besides > memory_limit:
         return StreamedWindows(stored, starts, history, horizon, batch_size, memory_limit, seed)
     return WindowLoader(stored.load(rows), starts, history, horizon, batch_size, seed, first_row=rows.start)
+
+
+def rows_of_windows(starts: Rows, length: int) -> slice:
+    """The rows from the first window's first frame to the last one's last; `starts` increase."""
+    return slice(int(starts[0]), int(starts[-1]) + length) if len(starts) else slice(0, 0)
 
 
 @dataclass(frozen=True)

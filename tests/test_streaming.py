@@ -214,7 +214,7 @@ def test_a_limit_that_is_too_low_is_refused_with_what_it_takes(group: Path) -> N
     least = limit_for(2 * (8 + 5))  # two blocks of two chunks of 4 frames, and 5 that the last windows reach into
     with pytest.raises(StforecastError, match=f"too little.*it takes {least:,}; raise it") as caught:
         streamed(group, frames=2 * (8 + 5) - 1)
-    assert caught.value.kind == ErrorKind.ARGUMENT
+    assert caught.value.kind == ErrorKind.MEMORY_BUDGET
     assert streamed(group, frames=2 * (8 + 5)).room == Room(8, 13, 2)
 
 

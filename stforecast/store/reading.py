@@ -51,7 +51,10 @@ def open_store(path: str | Path, *, normalized: bool = False) -> xr.Dataset:
     physical = {str(name): variable.attrs.pop("physical") for name, variable in series.data_vars.items()}
     for variable in series.data_vars.values():
         del variable.attrs["normalization"]
-    return (series if normalized else normalization.invert(series, physical)).drop_encoding()
+    opened = (series if normalized else normalization.invert(series, physical)).drop_encoding()
+    # As xarray does: where the values lie. Of a store that is the version which was opened, and which never changes.
+    opened.encoding["source"] = str(version / GROUP)
+    return opened
 
 
 class _StoredFrames:
