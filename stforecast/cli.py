@@ -231,6 +231,8 @@ def inspect(
         scan=scan,
     )
     typer.echo(json.dumps(_without_nan(found.to_dict()), default=str) if as_json else found)
+    if found.faults:
+        raise typer.Exit(found.faults[0].kind.exit_status)
 
 
 @app.command()
@@ -239,7 +241,7 @@ def validate(store: StorePath) -> None:
     found = stf.validate(store)
     typer.echo(found)
     if not found.is_sound:
-        raise typer.Exit(2)
+        raise typer.Exit(found.faults[0][0].exit_status)
 
 
 @app.command()
@@ -396,15 +398,15 @@ def plot(
 
 
 def main() -> None:
-    """Run the command line; a user's error is one line on stderr and exit status 2."""
+    """Run the command line; a user's error is one line on stderr and the exit status of its kind."""
     try:
         app(prog_name="stforecast")
     except StforecastError as error:
         _say(f"{error} [{error.kind}]")
-        sys.exit(2)
+        sys.exit(error.kind.exit_status)
     except OSError as error:
         _say(f"{error} [{ErrorKind.IO_ERROR}]")
-        sys.exit(2)
+        sys.exit(ErrorKind.IO_ERROR.exit_status)
 
 
 def _say(fault: str) -> None:

@@ -66,6 +66,50 @@ class ErrorKind(StrEnum):
     UNITS = "UNITS"
     VAR_MISSING = "VAR_MISSING"
 
+    @property
+    def exit_status(self) -> int:
+        """The status that a command ends with: 2 usage, 3 input, 4 store, 5 model, 6 output, 75 try again later.
+
+        Output (6) is what could not be given: a forecast that failed its check, or what disk, memory, permissions or
+        workers did not allow.
+
+        >>> ErrorKind.TIME_GAP.exit_status, ErrorKind.FILE_BUSY.exit_status
+        (3, 75)
+        """
+        return _EXIT_STATUS.get(self, 3)
+
+
+_EXIT_STATUS = {
+    kind: status
+    for status, kinds in {
+        2: (ErrorKind.ARGUMENT, ErrorKind.OUTPUT_EXISTS, ErrorKind.PATH_ESCAPE),
+        4: (
+            ErrorKind.READBACK,
+            ErrorKind.STATS_STALE,
+            ErrorKind.STORE_CORRUPT,
+            ErrorKind.STORE_INCOMPLETE,
+            ErrorKind.STORE_VERSION,
+        ),
+        5: (
+            ErrorKind.CKPT_CORRUPT,
+            ErrorKind.CKPT_INCOMPLETE,
+            ErrorKind.CKPT_MISMATCH,
+            ErrorKind.LEAK,
+            ErrorKind.TRAIN_DIVERGED,
+        ),
+        6: (
+            ErrorKind.DISK_FULL,
+            ErrorKind.IO_ERROR,
+            ErrorKind.MEMORY_BUDGET,
+            ErrorKind.OUTPUT_INVALID,
+            ErrorKind.PERMISSION,
+        ),
+        # What another process is doing just now; the same command may well succeed when it is done.
+        75: (ErrorKind.FILE_BUSY, ErrorKind.INPUT_CHANGED, ErrorKind.STORE_BUSY),
+    }.items()
+    for kind in kinds
+}
+
 
 class StforecastError(ValueError):
     """A fault that a user can mend: what was wanted, what came and what to do, with its kind.

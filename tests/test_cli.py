@@ -12,6 +12,7 @@ from test_grid import make_forecast
 
 from stforecast import cli
 from stforecast.forecasts import write_forecast
+from stforecast.store.versions import lock
 
 
 def run(*arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -97,7 +98,7 @@ def test_a_store_is_built_in_parts_grown_and_checked(
     assert run("validate", store, monkeypatch=monkeypatch) == 0
     assert "is sound" in capsys.readouterr().out
     (store / "t2m" / "c" / "0" / "0" / "0").unlink()
-    assert run("validate", store, monkeypatch=monkeypatch) == 2
+    assert run("validate", store, monkeypatch=monkeypatch) == 4
     assert "t2m/c/0/0/0 is missing [STORE_INCOMPLETE]" in capsys.readouterr().out
 
 
@@ -143,7 +144,9 @@ def test_what_lies_at_a_path_is_said_in_words_and_in_json(tmp_path: Path, raw: P
     assert "6 h" in words
     assert run("inspect", raw, "--json", monkeypatch=monkeypatch) == 0
     assert "t2m" in str(json.loads(capsys.readouterr().out))
-    assert run("inspect", tmp_path / "nothing.nc", monkeypatch=monkeypatch) == 2
+    assert run("inspect", tmp_path / "nothing.nc", monkeypatch=monkeypatch) == 3
+    assert run("inspect", gappy(tmp_path), monkeypatch=monkeypatch) == 3
+    assert "[TIME_GAP]" in capsys.readouterr().out
 
 
 def city(tmp_path: Path) -> Path:
@@ -178,25 +181,31 @@ def empty(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "options", "words"),
+    ("make", "options", "words", "status"),
     [
-        (lambda folder: folder / "nothing.nc", (), "nothing.nc"),
-        (empty, (), "empty"),
-        (text, (), "page.nc"),
-        (unsorted, (), "not increasing"),
-        (gappy, (), "1 gap"),
-        (city, ("--variable", "speed"), "speed"),
-        (city, ("--source", "netflix"), "netflix"),
-        (city, ("--train", "1999", "--validation", "2000", "--test", "2001"), "train period 1999..1999 holds no frame"),
+        (lambda folder: folder / "nothing.nc", (), "nothing.nc", 3),
+        (lambda folder: folder / "raw.nc.part", (), "raw.nc.part", 3),
+        (empty, (), "empty", 3),
+        (text, (), "page.nc", 3),
+        (unsorted, (), "not increasing", 3),
+        (gappy, (), "1 gap", 3),
+        (city, ("--variable", "speed"), "speed", 3),
+        (city, ("--source", "netflix"), "netflix", 2),
+        (
+            city,
+            ("--train", "1999", "--validation", "2000", "--test", "2001"),
+            "train period 1999..1999 holds no frame",
+            3,
+        ),
     ],
-    ids=["missing", "empty", "html", "unsorted", "gap", "variable", "source", "split"],
+    ids=["missing", "missing-part", "empty", "html", "unsorted", "gap", "variable", "source", "split"],
 )
-def test_a_users_mistake_is_one_line_and_status_2(
-    tmp_path: Path, make, options: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch, capsys
+def test_p07_a_users_mistake_is_one_line_and_the_status_of_its_kind(
+    tmp_path: Path, make, options: tuple[str, ...], words: str, status: int, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     path = make(tmp_path)
     before = sorted(tmp_path.iterdir())
-    assert run("prepare", path, tmp_path / "s.zarr", *options, monkeypatch=monkeypatch) == 2
+    assert run("prepare", path, tmp_path / "s.zarr", *options, monkeypatch=monkeypatch) == status
     error = capsys.readouterr().err.strip()
     assert error.startswith("stforecast: ")
     assert words in error
@@ -204,21 +213,33 @@ def test_a_users_mistake_is_one_line_and_status_2(
     assert sorted(entry for entry in tmp_path.iterdir() if not entry.name.endswith(".lock")) == before
 
 
+def test_a06_h01_what_another_process_is_writing_is_to_be_tried_later(tmp_path: Path, raw, monkeypatch, capsys) -> None:
+    unfinished = raw.rename(tmp_path / "raw.nc.part")
+    assert run("prepare", unfinished, tmp_path / "s.zarr", monkeypatch=monkeypatch) == 75
+    assert "[FILE_BUSY]" in capsys.readouterr().err
+    raw = unfinished.rename(raw)
+    with lock(tmp_path / "s.zarr"):
+        assert run("prepare", raw, tmp_path / "s.zarr", monkeypatch=monkeypatch) == 75
+    assert "[STORE_BUSY]" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "words", "status"),
     [
-        (("fit", "s.zarr", "/proc/nothing/model"), "the folder of /proc/nothing/model cannot be made"),
-        (("predict", "model", "s.zarr", "picture.png"), "picture.png should end in .nc"),
-        (("predict", "model", "s.zarr", "f.nc", "--part", "test", "--init", "2016"), "exclude each other"),
-        (("predict", "model", "s.zarr", "f.nc", "--every", 3), "--every is of use only with --part"),
-        (("plot", "f.nc", "s.zarr", "map.doc"), "map.doc should end in .png or .pdf or .svg"),
-        (("evaluate", "f.nc", "s.zarr", "--curve", "curve.txt"), "curve.txt should end in .png"),
-        (("evaluate", "f.nc", "s.zarr"), "there is no forecast at f.nc"),
+        (("fit", "s.zarr", "/proc/nothing/model"), "the folder of /proc/nothing/model cannot be made", 6),
+        (("predict", "model", "s.zarr", "picture.png"), "picture.png should end in .nc", 2),
+        (("predict", "model", "s.zarr", "f.nc", "--part", "test", "--init", "2016"), "exclude each other", 2),
+        (("predict", "model", "s.zarr", "f.nc", "--every", 3), "--every is of use only with --part", 2),
+        (("plot", "f.nc", "s.zarr", "map.doc"), "map.doc should end in .png or .pdf or .svg", 2),
+        (("evaluate", "f.nc", "s.zarr", "--curve", "curve.txt"), "curve.txt should end in .png", 2),
+        (("evaluate", "f.nc", "s.zarr"), "there is no forecast at f.nc", 3),
     ],
 )
-def test_what_cannot_be_is_said_before_the_work(tmp_path: Path, arguments, words: str, monkeypatch, capsys) -> None:
+def test_what_cannot_be_is_said_before_the_work(
+    tmp_path: Path, arguments, words: str, status: int, monkeypatch, capsys
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(*arguments, monkeypatch=monkeypatch) == 2
+    assert run(*arguments, monkeypatch=monkeypatch) == status
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
@@ -233,7 +254,7 @@ def test_a_store_is_no_forecast_and_a_damaged_forecast_is_named(tmp_path: Path, 
     content = bytearray(path.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 300] = bytes(300)
     path.write_bytes(content)
-    assert run("evaluate", path, store, monkeypatch=monkeypatch) == 2
+    assert run("evaluate", path, store, monkeypatch=monkeypatch) == 3
     assert "f.nc is damaged" in capsys.readouterr().err
 
 
@@ -254,7 +275,7 @@ def test_each_verb_explains_itself(verb: str, monkeypatch: pytest.MonkeyPatch, c
 def test_the_installed_command_shows_no_traceback(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("stforecast")), "predict", "nowhere", "nothing", "out.nc"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert done.stderr == "stforecast: nowhere is no saved forecaster: model.json is missing [FILE_MISSING]\n"
 
 
