@@ -15,6 +15,7 @@ from rich.console import Console
 
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.grid import Grid
 from stforecast.split import PARTS, Split, parse_period
 from stforecast.store import is_store
 
@@ -42,6 +43,13 @@ class NanChoice(StrEnum):
 
     REFUSE = "refuse"
     DROP = "drop"
+
+
+class RegridChoice(StrEnum):
+    """How to come to another grid."""
+
+    LINEAR = "linear"
+    CONSERVATIVE = "conservative"
 
 
 class Part(StrEnum):
@@ -99,6 +107,12 @@ def prepare(
     drop_partial: Annotated[
         bool, typer.Option("--drop-partial", help="With --resample: leave out means and sums with frames absent.")
     ] = False,
+    like: Annotated[
+        str | None, typer.Option(help="Put it on the grid of this store or raw data, inside the series' own.")
+    ] = None,
+    regrid: Annotated[
+        RegridChoice, typer.Option(help="With --like: linear, or conservative for a coarser grid.")
+    ] = RegridChoice.LINEAR,
     latitude: Annotated[str | None, typer.Option(help="Order the rows: ascending or descending.")] = None,
     longitude: Annotated[str | None, typer.Option(help="Order the columns: 0..360 or -180..180.")] = None,
     period: Annotated[str | None, typer.Option(help="The period to take, e.g. 1979..2018; all by default.")] = None,
@@ -138,13 +152,14 @@ def prepare(
         time_zone=time_zone,
         allow_preliminary=allow_preliminary,
     )
-    choices = {"region": region, "coarsen": coarsen, "step": step, "resample": resample}
-    choices |= {"latitude": latitude, "longitude": longitude}
+    choices: dict[str, Any] = {"region": region, "coarsen": coarsen, "step": step, "resample": resample}
+    choices |= {"latitude": latitude, "longitude": longitude, "like": Grid.of(_open(like, None)) if like else None}
     if any(choice is not None for choice in choices.values()):
         series = stf.harmonise(
             series,
             drop_partial=drop_partial,
-            **choices,  # type: ignore[arg-type]  # harmonise checks what it is given
+            regrid="conservative" if regrid is RegridChoice.CONSERVATIVE else "linear",
+            **choices,
         )
     opened = stf.prepare(
         series,

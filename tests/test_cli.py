@@ -137,6 +137,23 @@ def test_a_region_of_a_coarser_grid_is_prepared_by_choice(tmp_path: Path, monkey
     assert "up" in capsys.readouterr().err
 
 
+def test_the_grid_of_other_data_is_taken_by_choice(tmp_path: Path, monkeypatch, capsys) -> None:
+    make_series(120, shape=(8, 12)).to_netcdf(tmp_path / "fine.nc")
+    coarse = make_series(4, shape=(2, 4))
+    coarse = coarse.assign_coords(latitude=[-30.0, 30.0])
+    coarse.to_netcdf(tmp_path / "coarse.nc")
+    for regrid in ("linear", "conservative"):
+        store = tmp_path / f"{regrid}.zarr"
+        options = ("--like", tmp_path / "coarse.nc", "--regrid", regrid)
+        assert run("prepare", tmp_path / "fine.nc", store, *options, monkeypatch=monkeypatch) == 0
+        assert xr.open_zarr(store)["latitude"].to_numpy().tolist() == [-30.0, 30.0]
+    wide = coarse.assign_coords(latitude=[-89.0, 89.0])
+    wide.to_netcdf(tmp_path / "wide.nc")
+    options = ("--like", tmp_path / "wide.nc")
+    assert run("prepare", tmp_path / "fine.nc", tmp_path / "s.zarr", *options, monkeypatch=monkeypatch) == 3
+    assert "[GRID_SHAPE]" in capsys.readouterr().err
+
+
 def test_what_lies_at_a_path_is_said_in_words_and_in_json(tmp_path: Path, raw: Path, monkeypatch, capsys) -> None:
     assert run("inspect", raw, monkeypatch=monkeypatch) == 0
     words = capsys.readouterr().out
