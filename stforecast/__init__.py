@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stforecast import baselines, plot, verification
     from stforecast.errors import ErrorKind, StforecastError
-    from stforecast.forecaster import Forecaster, NetworkConfig, fit, predict
+    from stforecast.forecaster import Forecaster, fit, predict
     from stforecast.forecasts import open_forecast, write_forecast
     from stforecast.harmonisation import harmonise
     from stforecast.inspection import inspect
+    from stforecast.networks import NetworkConfig
     from stforecast.sources import open_dataset
     from stforecast.sources.sample import write_sample
     from stforecast.split import Split
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ErrorKind": "errors",
     "Forecaster": "forecaster",
-    "NetworkConfig": "forecaster",
+    "NetworkConfig": "networks",
     "Split": "split",
     "StforecastError": "errors",
     "TrainingConfig": "training",

@@ -11,13 +11,12 @@ import xarray as xr
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Positions, check_series, find_dims, on_grid_of, times_of, with_forecast_times
 from stforecast.time_axis import Times, parse_times, show_step, show_time
+from stforecast.time_features import DAY, harmonics, slots_of_week
 
 Floats = npt.NDArray[np.float64]
 Leads = npt.NDArray[np.timedelta64]
 
 BLOCK_BYTES = 64 * 2**20  # of float64 values read at once; bounds memory, whatever the length of the series
-
-_DAY = np.timedelta64(1, "D")
 
 
 class Baseline(Protocol):
@@ -133,7 +132,7 @@ class Climatology:
 
     def at(self, name: str, times: Times) -> Floats:
         """The cycle of a variable at any times, (time, [level,] y, x)."""
-        columns = _harmonics(times, self.annual, self.diurnal)
+        columns = harmonics(times, self.annual, self.diurnal)
         return np.tensordot(columns, self.coefficients[name].to_numpy(), axes=1)
 
 
@@ -183,7 +182,7 @@ class HistoricalAverage:
     def at(self, name: str, times: Times) -> Floats:
         """The average of a variable at any times, (time, [level,] y, x)."""
         means: Floats = self.means[name].to_numpy()
-        rows = _slots(times, self.slot_length)
+        rows = slots_of_week(times, self.slot_length)
         values: Floats = means.reshape(-1, *means.shape[2:])[rows]
         return values
 
@@ -204,10 +203,12 @@ class DampedAnomalyPersistence:
         cycle: Climatology or HistoricalAverage, whichever forecasts the last quarter of the training part better when
             fitted on the rest: weather has seasons, traffic has weekdays.
         damping: (lead_time, [level,] Y, X), float64; 0 where no anomaly was ever seen.
+        spread: the root of the mean square anomaly of the training part, ([level,] Y, X), float64.
     """
 
     cycle: Cycle
     damping: xr.Dataset = field(repr=False)
+    spread: xr.Dataset = field(repr=False)
 
     @staticmethod
     def fit(series: xr.Dataset, *, horizon: int) -> "DampedAnomalyPersistence":
@@ -222,8 +223,10 @@ class DampedAnomalyPersistence:
         _check_horizon(horizon)
         cycle = _best_cycle(series, step)
         leads = step * np.arange(1, horizon + 1)
-        tables = {name: _damping(series, str(name), cycle, leads) for name in series.data_vars}
-        return DampedAnomalyPersistence(cycle, _tables(series, ("lead_time",), tables).assign_coords(lead_time=leads))
+        fitted = {name: _damping(series, str(name), cycle, leads) for name in series.data_vars}
+        damping = _tables(series, ("lead_time",), {name: some for name, (some, _) in fitted.items()})
+        spread = _tables(series, (), {name: some for name, (_, some) in fitted.items()})
+        return DampedAnomalyPersistence(cycle, damping.assign_coords(lead_time=leads), spread)
 
     def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
         """A forecast as `Baseline.predict` describes it.
@@ -280,8 +283,8 @@ def needs_training(names: Sequence[str]) -> bool:
 
 _UNFITTED: dict[str, Baseline] = {
     "persistence": Persistence(),
-    "same_time_yesterday": SeasonalPersistence(_DAY),
-    "same_time_last_week": SeasonalPersistence(7 * _DAY),
+    "same_time_yesterday": SeasonalPersistence(DAY),
+    "same_time_last_week": SeasonalPersistence(7 * DAY),
 }
 _FITTED: dict[str, Callable[[xr.Dataset, int], Baseline]] = {
     "climatology": lambda training, _: Climatology.fit(training),
@@ -419,19 +422,6 @@ def _read(variable: xr.DataArray, time: str, rows: slice) -> Floats:
     return values
 
 
-def _fraction_of_year(times: Times) -> Floats:
-    """How much of the calendar year has gone, so that a date has nearly the same phase in every year, leap or not."""
-    year = times.astype("datetime64[Y]")
-    start = year.astype("datetime64[ns]")
-    fraction: Floats = (times - start) / ((year + 1).astype("datetime64[ns]") - start)
-    return fraction
-
-
-def _fraction_of_day(times: Times) -> Floats:
-    fraction: Floats = (times - times.astype("datetime64[D]")) / _DAY
-    return fraction
-
-
 def _annual_harmonics(times: Times) -> int:
     """How many annual harmonics the frames determine.
 
@@ -445,29 +435,16 @@ def _annual_harmonics(times: Times) -> int:
 
 def _diurnal_harmonics(times: Times, step: np.timedelta64) -> int:
     """Up to four, so that features of three hours are resolved; none where the step or the length shows no day."""
-    if _DAY % step != np.timedelta64(0) or times[-1] - times[0] + step < _DAY:
+    if DAY % step != np.timedelta64(0) or times[-1] - times[0] + step < DAY:
         return 0
-    return min(4, int(_DAY / step) // 2)
-
-
-def _waves(fraction: Floats, number: int) -> Floats:
-    """Cosines and sines of the first harmonics, (time, 2 · number)."""
-    phase = 2 * np.pi * fraction[:, None] * np.arange(1, number + 1)
-    return np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
-
-
-def _harmonics(times: Times, annual: int, diurnal: int) -> Floats:
-    """One, annual waves, diurnal waves and the products of both, (time, harmonic)."""
-    year, day = _waves(_fraction_of_year(times), annual), _waves(_fraction_of_day(times), diurnal)
-    both = (year[:, :, None] * day[:, None, :]).reshape(len(times), 4 * annual * diurnal)
-    return np.concatenate([np.ones((len(times), 1)), year, day, both], axis=1)
+    return min(4, int(DAY / step) // 2)
 
 
 def _fit_climatology(series: xr.Dataset, step: np.timedelta64) -> Climatology:
     (time,) = find_dims(series, "T")
     times = times_of(series)
     annual, diurnal = _annual_harmonics(times), _diurnal_harmonics(times, step)
-    columns = _harmonics(times, annual, diurnal)
+    columns = harmonics(times, annual, diurnal)
     tables = {name: _least_squares(series[name], time, columns) for name in series.data_vars}
     return Climatology(_tables(series, ("harmonic",), tables), annual, diurnal)
 
@@ -509,22 +486,14 @@ def _missing_products(variable: xr.DataArray, time: str, columns: Floats, cells:
 
 
 def _has_slots(step: np.timedelta64) -> bool:
-    return bool(_DAY % step == np.timedelta64(0) or step % _DAY == np.timedelta64(0))
-
-
-def _slots(times: Times, slot_length: np.timedelta64) -> Positions:
-    """Weekday · slots of a day + slot, (time,)."""
-    days = times.astype("datetime64[D]")
-    weekday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
-    rows: Positions = weekday * int(_DAY / slot_length) + (times - days) // slot_length
-    return rows
+    return bool(DAY % step == np.timedelta64(0) or step % DAY == np.timedelta64(0))
 
 
 def _fit_average(series: xr.Dataset, step: np.timedelta64) -> HistoricalAverage:
     (time,) = find_dims(series, "T")
-    slot_length = min(step, _DAY.astype(step.dtype))
-    rows = _slots(times_of(series), slot_length)
-    tables = {name: _slot_means(series[name], time, rows, int(_DAY / slot_length)) for name in series.data_vars}
+    slot_length = min(step, DAY.astype(step.dtype))
+    rows = slots_of_week(times_of(series), slot_length)
+    tables = {name: _slot_means(series[name], time, rows, int(DAY / slot_length)) for name in series.data_vars}
     return HistoricalAverage(_tables(series, ("weekday", "slot"), tables), slot_length)
 
 
@@ -577,16 +546,20 @@ def _error_ratio(series: xr.Dataset, name: str, first: Cycle, second: Cycle) -> 
     return float(squares[0] / squares[1]) if squares[1] > 0 else 1.0
 
 
-def _damping(series: xr.Dataset, name: str, cycle: Cycle, leads: Leads) -> Floats:
-    """Regression of later anomalies on earlier ones through the origin, (lead_time, [level,] y, x)."""
+def _damping(series: xr.Dataset, name: str, cycle: Cycle, leads: Leads) -> tuple[Floats, Floats]:
+    """Regression of later anomalies on earlier ones through the origin, (lead_time, [level,] y, x); their spread."""
     (time,) = find_dims(series, "T")
     times = times_of(series)
     shape = (len(leads), *_ordered(series[name], time).shape[1:])
     products, squares = np.zeros(shape), np.zeros(shape)
+    power, count = np.zeros(shape[1:]), np.zeros(shape[1:])
     for rows in blocks_of(series[name], time):
         behind = int(np.searchsorted(times, times[rows.stop - 1] + leads[-1], side="right"))
         here = times[rows.start : behind]
         anomalies = _read(series[name], time, slice(rows.start, behind)) - cycle.at(name, here)
+        own = anomalies[: rows.stop - rows.start]
+        power += np.square(np.where(np.isnan(own), 0.0, own)).sum(axis=0)
+        count += (~np.isnan(own)).sum(axis=0)
         for row, lead in enumerate(leads):
             earlier, later = _pairs(here, times[rows], lead)
             product = anomalies[earlier] * anomalies[later]
@@ -594,7 +567,7 @@ def _damping(series: xr.Dataset, name: str, cycle: Cycle, leads: Leads) -> Float
             products[row] += np.where(is_whole, product, 0.0).sum(axis=0)
             squares[row] += np.where(is_whole, np.square(anomalies[earlier]), 0.0).sum(axis=0)
     damping: Floats = np.divide(products, squares, out=np.zeros(shape), where=squares > 0)
-    return damping
+    return damping, np.sqrt(_mean(power, count, otherwise=np.array(0.0)))
 
 
 def _pairs(times: Times, origins: Times, lead: np.timedelta64) -> tuple[Positions, Positions]:

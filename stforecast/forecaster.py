@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ from stforecast.grid import (
     times_of,
     with_forecast_times,
 )
-from stforecast.models.tau import TAU, ResidualToLastFrame, rollout
+from stforecast.models.tau import rollout
+from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
 from stforecast.normalization import Normalization
 from stforecast.split import PARTS, Split, frames_in
 from stforecast.store import open_store
@@ -48,37 +49,8 @@ from stforecast.windows import (
 if TYPE_CHECKING:
     from stforecast.training import TrainingConfig
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The size of a TAU; the defaults are those of the published models.
-
-    Attributes:
-        hidden_spatial: channels of the encoder and the decoder.
-        hidden_temporal: channels of the translator.
-        spatial_layers: layers of the encoder, and of the decoder; every second one halves the grid.
-        temporal_layers: blocks of the translator.
-        mlp_ratio: how much wider the inside of a block's MLP is.
-        drop_path: stochastic depth of the last block.
-        residual: whether the network forecasts the change since the last frame; the published one does not.
-    """
-
-    hidden_spatial: int = 32
-    hidden_temporal: int = 256
-    spatial_layers: int = 2
-    temporal_layers: int = 8
-    mlp_ratio: float = 8.0
-    drop_path: float = 0.1
-    residual: bool = True
-
-    def build(self, history: int, channels: int) -> nn.Module:
-        """A network with fresh weights for so many frames of so many channels."""
-        sizes = {name: value for name, value in asdict(self).items() if name != "residual"}
-        network = TAU(history=history, channels=channels, **sizes)
-        return ResidualToLastFrame(network) if self.residual else network
 
 
 @dataclass(frozen=True)
@@ -86,8 +58,9 @@ class Forecaster:
     """A fitted network with all that it takes to forecast a labelled series in physical units.
 
     Attributes:
-        network: maps normalized frames (batch, time, channel, y, x) to as many later ones.
-        config: the network's size.
+        network: maps normalized frames (batch, time, channel, y, x), and what it is told besides, to later ones.
+        config: the network's size and what it is told.
+        shape: what it was built for.
         channels: the variables, levels and units that it was fitted on.
         grid: the grid that it was fitted on.
         step: the step between frames.
@@ -100,6 +73,7 @@ class Forecaster:
 
     network: nn.Module = field(repr=False)
     config: NetworkConfig
+    shape: NetworkShape
     channels: Channels
     grid: Grid
     step: np.timedelta64
@@ -145,13 +119,18 @@ class Forecaster:
         inits = times[-1:] if init_times is None else parse_times(init_times, name="init_times")
         starts = self._history_starts(times, inits)
         rows, columns = self.grid.positions_in(Grid.of(selected))
-        first, behind = int(starts.min()), int(starts.max()) + self.history
+        earliest = times[starts.min()] - max(self.config.lag_times, default=np.timedelta64(0, "ns"))
+        first, behind = int(np.searchsorted(times, earliest)), int(starts.max()) + self.history
         block = selected.isel({time: slice(first, behind), y: rows, x: columns}).load()
+        context = self._context(times[first:behind])
+        # Blocks of a rollout are whole, so it may go on behind the horizon.
+        length = self.history + -(-horizon // self.horizon) * self.horizon
         seen = np.unique((starts - first)[:, None] + np.arange(self.history))
+        seen = np.union1d(seen, context.earlier_rows(starts - first, length))
         for variable in block.isel({time: seen}).data_vars.values():
             check_finite(variable)
         frames = torch.from_numpy(self.channels.stack(self.normalization.apply(block)))
-        output = self._run(frames, starts - first, horizon, batch_size)
+        output = self._run(frames, starts - first, horizon, batch_size, replace(context, frames=frames), length)
         return self._label(output, selected, inits, horizon, (rows, columns))
 
     def init_times(self, series: xr.Dataset, *, part: str | None = None, horizon: int | None = None) -> Times:
@@ -224,15 +203,27 @@ class Forecaster:
         starts: Rows = rows + 1 - self.history
         return starts
 
-    def _run(self, frames: torch.Tensor, starts: Rows, horizon: int, batch_size: int) -> Frames:
+    def _context(self, times: Times) -> Context:
+        """What the network is told of windows on a time axis; the earlier frames are still to come."""
+        return Context(times, self.step, self.history, self.shape.columns, self.config.lag_times)
+
+    def _run(
+        self, frames: torch.Tensor, starts: Rows, horizon: int, batch_size: int, context: Context, length: int
+    ) -> Frames:
         """Normalized forecasts (init, lead, channel, y, x) from the windows of frames that begin at `starts`."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network = self.network.to(device).eval()
         windows = WindowLoader(frames, starts, self.history, 0, batch_size)
         with torch.inference_mode():
             batches = [
-                rollout(network, history.to(device), horizon, fitted_horizon=self.horizon).cpu()
-                for history, _, _ in windows
+                rollout(
+                    network,
+                    history.to(device),
+                    horizon,
+                    fitted_horizon=self.horizon,
+                    context=[some.to(device) for some in context.of(rows.numpy(), length)],
+                ).cpu()
+                for history, _, rows in windows
             ]
         self.network.cpu()
         return torch.cat(batches).numpy()
@@ -304,6 +295,7 @@ class Forecaster:
         return {
             "stforecast_model_version": MODEL_VERSION,
             "network": {"name": "TAU", **asdict(self.config)},
+            "shape": self.shape.to_json(),
             "history": self.history,
             "horizon": self.horizon,
             "step_seconds": int(self.step / np.timedelta64(1, "s")),
@@ -346,19 +338,23 @@ class Forecaster:
     @classmethod
     def _from_described(cls, described: dict[str, Any], state: dict[str, torch.Tensor], folder: Path) -> "Forecaster":
         try:
-            config = NetworkConfig(**{key: value for key, value in described["network"].items() if key != "name"})
+            sizes = {key: value for key, value in described["network"].items() if key != "name"}
+            config = NetworkConfig(**sizes | {"lags": tuple(sizes["lags"])})
+            shape = NetworkShape.from_json(described["shape"])
             channels = Channels(
                 tuple(Variable(**item | {"levels": tuple(item["levels"])}) for item in described["variables"])
             )
-            grid = described["grid"]
-            axes = {axis: np.asarray(grid[axis], np.float64) for axis in ("y", "x")}
-            network = config.build(described["history"], len(channels))
+            stated = described["grid"]
+            axes = {axis: np.asarray(stated[axis], np.float64) for axis in ("y", "x")}
+            grid = Grid(stated["y_name"], stated["x_name"], **axes, is_geographic=stated["is_geographic"])
+            network = shape.build(config, grid)
             network.load_state_dict(state, strict=True)
             return cls(
                 network=network.eval(),
                 config=config,
+                shape=shape,
                 channels=channels,
-                grid=Grid(grid["y_name"], grid["x_name"], **axes, is_geographic=grid["is_geographic"]),
+                grid=grid,
                 step=np.timedelta64(described["step_seconds"], "s"),
                 history=described["history"],
                 horizon=described["horizon"],
@@ -397,7 +393,7 @@ def fit(
         series: a store that `prepare` made, by path or as `open_store` opened it.
         history: how many frames the network sees.
         horizon: how many frames it learns to forecast.
-        network: its size.
+        network: its size, and what it is told.
         training: epochs, batch size, learning rate, loss and seed.
         memory_limit: bytes that frames and batches may take; half of what is free by default. The order in which a
             streamed store is learnt from follows from it, and so do the weights.
@@ -432,14 +428,24 @@ def fit(
         windows = _windows_of_store(
             Path(opened.encoding["source"]), channels, starts, lengths, config.seed, memory_limit
         )
+    shape = NetworkShape(history, horizon, len(channels))
+    context = Context(times, step, history, None, size.lag_times)
+    if size.first_guess == "damped_anomaly":
+        part = opened.isel(time=rows["train"])
+        tables = Tables.of(normalization.apply(part), channels, horizon)
+        shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes))
+        context = replace(context, columns=tables.columns, **_frames_for_lags(windows["train"], size))
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        built = size.build(history, len(channels))
+        built = shape.build(size, Grid.of(opened))
+        if shape.columns is not None:
+            tables.fill(built)
         record = train(
             built,
             windows["train"],
             windows["validation"],
             config,
+            context=context,
             describe=lambda some: ", ".join(show_time(times[row]) for row in some.tolist()[:3]),
             progress=progress,
         )
@@ -447,6 +453,7 @@ def fit(
     return Forecaster(
         network=built,
         config=size,
+        shape=shape,
         channels=channels,
         grid=Grid.of(opened),
         step=step,
@@ -518,6 +525,20 @@ def _part_starts(times: Times, step: np.timedelta64, history: int, horizon: int,
             f"{show_time(times[rows.start])} to {show_time(times[rows.stop - 1])}",
         )
     return starts
+
+
+def _frames_for_lags(windows: Windows, config: NetworkConfig) -> dict[str, Any]:
+    """The frames that earlier ones are taken out of, if the network sees any."""
+    if not config.lags:
+        return {}
+    if isinstance(windows, StreamedWindows):
+        raise StforecastError(
+            ErrorKind.MEMORY_BUDGET,
+            f"the network is to see frames from {', '.join(config.lags)} before, which is possible only when all "
+            "training frames are in memory, and they do not fit; raise memory_limit, or leave out lags",
+        )
+    assert isinstance(windows, WindowLoader)
+    return {"frames": windows.frames, "first_row": windows.first_row}
 
 
 def _windows_in_memory(

@@ -6,13 +6,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, Positions, cell_bounds, check_series, find_dims
 from stforecast.sources.cf import select_levels
-from stforecast.time_axis import show_step, show_time
+from stforecast.time_axis import parse_step, show_step, show_time
 
 LatitudeOrder = Literal["ascending", "descending"]
 LongitudeConvention = Literal["0..360", "-180..180"]
@@ -85,8 +84,9 @@ def harmonise(
         changed = select_levels(changed, levels)
         done.append(f"levels {', '.join(f'{level:g}' for level in levels)}")
     if step is not None and resample is not None:
-        changed = _resample(changed, _as_step(step), resample, drop_partial=drop_partial)
-        done.append(f"step {show_step(_as_step(step))} by {resample}")
+        length = parse_step(step, name="the step")
+        changed = _resample(changed, length, resample, drop_partial=drop_partial)
+        done.append(f"step {show_step(length)} by {resample}")
     if region is not None:
         changed = _select_region(changed, region)
         done.append(f"region {', '.join(f'{edge:g}' for edge in region)}")
@@ -130,17 +130,6 @@ def _documented(changed: xr.Dataset, series: xr.Dataset, done: Sequence[str]) ->
 
 
 # --- Time
-
-
-def _as_step(step: timedelta | np.timedelta64 | str) -> np.timedelta64:
-    try:
-        length = pd.Timedelta(step)
-    except (ValueError, TypeError) as error:
-        raise StforecastError(ErrorKind.ARGUMENT, f"the step {step!r} is no length of time such as '6h'") from error
-    if not length > pd.Timedelta(0):
-        raise StforecastError(ErrorKind.ARGUMENT, f"wanted a step above 0, got {step!r}")
-    nanoseconds: np.timedelta64 = length.to_timedelta64().astype("timedelta64[ns]")
-    return nanoseconds
 
 
 def _resample(

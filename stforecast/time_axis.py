@@ -1,6 +1,7 @@
 """The time axis of a series: its step, its gaps, and what makes it unusable."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,22 @@ def parse_times(times: npt.ArrayLike, *, name: str) -> Times:
         raise StforecastError(ErrorKind.ARGUMENT, f"{name} is empty; give at least one")
     check_times(parsed, name=name)
     return parsed
+
+
+def parse_step(step: timedelta | np.timedelta64 | str, *, name: str) -> np.timedelta64:
+    """A length of time above zero, e.g. from "6h" or "7D", in nanoseconds.
+
+    Raises:
+        StforecastError: ARGUMENT, saying what `name` was given, if it is none.
+    """
+    try:
+        length = pd.Timedelta(step)
+    except (ValueError, TypeError) as error:
+        raise StforecastError(ErrorKind.ARGUMENT, f"{name} {step!r} is no length of time such as '6h'") from error
+    if not length > pd.Timedelta(0):
+        raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be above 0, not {step!r}")
+    nanoseconds: np.timedelta64 = length.to_timedelta64().astype("timedelta64[ns]")
+    return nanoseconds
 
 
 def check_times(times: Times, *, name: str = "time") -> None:

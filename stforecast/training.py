@@ -17,9 +17,11 @@ from torch import nn
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.models.losses import forecast_loss
 from stforecast.models.tau import rollout
-from stforecast.windows import Batch, Windows
+from stforecast.networks import Context
+from stforecast.windows import Windows
 
 Weights = dict[str, torch.Tensor]
+ToldBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ class _Module(lightning.LightningModule):
         self.config = config
         self.describe = describe
 
-    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
-        history, target, starts = batch
+    def training_step(self, batch: ToldBatch, index: int) -> torch.Tensor:
+        history, target, starts, context = batch
         loss: torch.Tensor = forecast_loss(
-            rollout(self.network, history, self.horizon),
+            rollout(self.network, history, self.horizon, context=context),
             target,
             alpha=self.config.divergence_weight,
             reduction=self.config.divergence_reduction,
@@ -100,9 +102,9 @@ class _Module(lightning.LightningModule):
         self.log("training_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(history))
         return loss
 
-    def validation_step(self, batch: Batch, index: int) -> None:  # noqa: ARG002  # Lightning passes it by name
-        history, target, _ = batch
-        error = nn.functional.mse_loss(rollout(self.network, history, self.horizon), target)
+    def validation_step(self, batch: ToldBatch, index: int) -> None:  # noqa: ARG002  # Lightning passes it by name
+        history, target, _, context = batch
+        error = nn.functional.mse_loss(rollout(self.network, history, self.horizon, context=context), target)
         self.log("validation_loss", error, prog_bar=True, batch_size=len(history))
 
     def configure_optimizers(self) -> Any:
@@ -136,19 +138,22 @@ class _KeepBest(Callback):
 
 
 class _Epochs:
-    """The training windows, in another order at each pass, as an iterable that Lightning takes."""
+    """Windows with what the network is told of them, as an iterable that Lightning takes; each pass is another."""
 
-    def __init__(self, loader: Windows) -> None:
-        self.loader = loader
+    def __init__(self, windows: Windows, context: Context) -> None:
+        self.windows = windows
+        self.context = context
         self.passes = 0
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.windows)
 
-    def __iter__(self) -> Iterator[Batch]:
-        batches = self.loader.epoch(self.passes)
+    def __iter__(self) -> Iterator[ToldBatch]:
+        batches = self.windows.epoch(self.passes)
         self.passes += 1
-        return batches
+        length = self.windows.history + self.windows.horizon
+        for history, target, starts in batches:
+            yield history, target, starts, self.context.of(starts.numpy(), length)
 
 
 def train(
@@ -157,6 +162,7 @@ def train(
     validation: Windows,
     config: TrainingConfig,
     *,
+    context: Context,
     describe: Callable[[torch.Tensor], str],
     progress: bool = False,
 ) -> TrainingRecord:
@@ -167,6 +173,7 @@ def train(
         training: the windows to learn from.
         validation: the windows that choose the weights.
         config: how to learn.
+        context: what the network is told of windows besides.
         describe: the times of windows, from their rows, for the message of a loss that is not finite.
         progress: whether to draw a progress bar.
 
@@ -191,7 +198,8 @@ def train(
             use_distributed_sampler=False,
         )
         try:
-            trainer.fit(_Module(network, training.horizon, config, describe), _Epochs(training), validation)
+            module = _Module(network, training.horizon, config, describe)
+            trainer.fit(module, _Epochs(training, context), _Epochs(validation, context))
         except SystemExit as ended:
             # Lightning ends the whole process on Ctrl-C, with a status that says nothing.
             raise KeyboardInterrupt from ended

@@ -367,7 +367,7 @@ def test_steps_that_are_none_are_refused() -> None:
     )
     refused(ErrorKind.TIME_FREQ, "the step 3 h is no multiple", series, step="3h", resample="instant")
     refused(ErrorKind.ARGUMENT, "the step 'often' is no length of time", series, step="often", resample="mean")
-    refused(ErrorKind.ARGUMENT, "wanted a step above 0", series, step="-6h", resample="mean")
+    refused(ErrorKind.ARGUMENT, "the step must be above 0", series, step="-6h", resample="mean")
     refused(ErrorKind.ARGUMENT, "step and resample go together", series, step="1D")
     refused(ErrorKind.ARGUMENT, "step and resample go together", series, resample="mean")
     refused(

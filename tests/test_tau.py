@@ -474,6 +474,24 @@ def test_gradient_flows_through_all_calls_of_a_rollout() -> None:
     assert (frames.grad == 8).all()
 
 
+def test_a_circular_network_turns_with_the_globe() -> None:
+    network, frames = small(circular=True), frames_of(y=6, x=12)
+    for columns in (2, 6, 10):
+        turned = network(frames.roll(columns, -1)).roll(-columns, -1)
+        torch.testing.assert_close(turned, network(frames), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(small()(frames.roll(2, -1)).roll(-2, -1), small()(frames), atol=1e-3)
+    assert network.state_dict().keys() == small().state_dict().keys()
+    with pytest.raises(StforecastError, match="wants a multiple of that many columns, not 11"):
+        network(frames[..., :11])
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3, 5])
+def test_as_many_frames_come_out_as_are_asked_for(horizon: int) -> None:
+    network = small(horizon=horizon, output_channels=1)
+    assert network(frames_of()).shape == (2, horizon, 1, 8, 12)
+    assert small(horizon=3).state_dict().keys() == small().state_dict().keys()
+
+
 def test_residual_adds_the_last_frame_to_each() -> None:
     network, frames = small(), frames_of()
     residual = ResidualToLastFrame(network)

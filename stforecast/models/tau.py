@@ -11,7 +11,7 @@ Shapes: b samples, t frames (the history), c channels, y rows, x columns; d is t
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,19 +21,24 @@ from stforecast.errors import ErrorKind, StforecastError
 
 
 class TAU(nn.Module):
-    """As many frames as came in, those that follow: (b, t, c, y, x) -> (b, t, c, y, x).
+    """The frames that follow, in the published network as many as came in: (b, t, c, y, x) -> (b, h, o, y, x).
 
-    encoder      (b·t, c, y, x) -> (b·t, hidden_spatial, y/s, x/s)      each frame on its own
-    translator   (b, t·hidden_spatial, y/s, x/s) -> the same            time is folded into the channels
-    decoder      (b·t, hidden_spatial, y/s, x/s) -> (b·t, c, y, x)      each frame on its own
+    encoder      (b·t, c, y, x) -> (b·t, hidden_spatial, y/s, x/s)                 each frame on its own
+    translator   (b, t·hidden_spatial, y/s, x/s) -> (b, h·hidden_spatial, …)       time is folded into the channels
+    decoder      (b·h, hidden_spatial, y/s, x/s) -> (b·h, o, y, x)                 each frame on its own
 
-    where s = 2 ** (spatial_layers // 2). Grids that s does not divide are continued at their far ends by their last row
-    and column, and the output is cut back. All other borders are zero-padded, longitude included, as published. The
-    output is neither bounded nor a change since the last frame; for that see `ResidualToLastFrame`.
+    where s = 2 ** (spatial_layers // 2). The decoder of frame i also sees what the encoder made of the frame i of the
+    last h that came in, of the last one where that was too few. Grids that s does not divide are continued at their far
+    ends by their last row and column, and the output is cut back. All other borders are zero-padded, as published,
+    unless the columns go round the globe. The output is neither bounded nor a change since the last frame; for that see
+    `ResidualToLastFrame` and `CorrectedFirstGuess`.
 
     Args:
-        history: frames in, and frames out.
+        history: frames in.
         channels: channels of a frame.
+        horizon: frames out; as many as in by default.
+        output_channels: channels of a frame that comes out; as of one that goes in by default.
+        circular: whether the first and the last column are neighbours; their number must be a multiple of s then.
         hidden_spatial: channels of the encoder and the decoder.
         hidden_temporal: channels of the translator, except for its first block, which has history * hidden_spatial.
         spatial_layers: layers of the encoder, and of the decoder; every second one halves, or doubles, the grid.
@@ -52,6 +57,9 @@ class TAU(nn.Module):
         *,
         history: int,
         channels: int,
+        horizon: int | None = None,
+        output_channels: int | None = None,
+        circular: bool = False,
         hidden_spatial: int = 32,
         hidden_temporal: int = 256,
         spatial_layers: int = 2,
@@ -61,9 +69,13 @@ class TAU(nn.Module):
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()
+        horizon = history if horizon is None else horizon
+        output_channels = channels if output_channels is None else output_channels
         for name, value, fits, wanted in (
             ("history", history, history >= 1, "at least 1"),
             ("channels", channels, channels >= 1, "at least 1"),
+            ("horizon", horizon, horizon >= 1, "at least 1"),
+            ("output_channels", output_channels, output_channels >= 1, "at least 1"),
             ("hidden_spatial", hidden_spatial, hidden_spatial >= 4 and hidden_spatial % 2 == 0, "even and at least 4"),
             ("hidden_temporal", hidden_temporal, hidden_temporal >= 4, "at least 4"),
             ("spatial_layers", spatial_layers, spatial_layers >= 2 and spatial_layers % 2 == 0, "even and at least 2"),
@@ -76,16 +88,23 @@ class TAU(nn.Module):
                 raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be {wanted}, not {value}")
         self.history = history
         self.channels = channels
+        self.horizon = horizon
+        self.circular = circular
         self.shrinkage = 2 ** (spatial_layers // 2)
         self.enc = Encoder(channels, hidden_spatial, spatial_layers)
         self.hid = Translator(
             history * hidden_spatial,
             hidden_temporal,
+            horizon * hidden_spatial,
             mlp_ratio=mlp_ratio,
             drop=drop,
             drop_path=drop_path_rates(drop_path, temporal_layers),
         )
-        self.dec = Decoder(channels, hidden_spatial, spatial_layers)
+        self.dec = Decoder(output_channels, hidden_spatial, spatial_layers)
+        if circular:
+            for convolution in self.modules():
+                if isinstance(convolution, nn.Conv2d) and convolution.kernel_size != (1, 1):
+                    _make_circular(convolution)
 
     def forward(self, frames: Tensor) -> Tensor:
         self._check(frames)
@@ -94,8 +113,12 @@ class TAU(nn.Module):
         latent, skip = self.enc(images)  # (b·t, hidden, y/s, x/s), (b·t, hidden, y, x)
         _, hidden, rows, columns = latent.shape
         latent = self.hid(latent.reshape(b, t * hidden, rows, columns))
-        output: Tensor = self.dec(latent.reshape(b * t, hidden, rows, columns), skip)
-        return output[..., :y, :x].reshape(b, t, c, y, x)
+        if self.horizon != t:
+            first = max(t - self.horizon, 0)
+            seen = [min(first + frame, t - 1) for frame in range(self.horizon)]
+            skip = skip.reshape(b, t, *skip.shape[1:])[:, seen].flatten(0, 1)
+        output: Tensor = self.dec(latent.reshape(b * self.horizon, hidden, rows, columns), skip)
+        return output[..., :y, :x].reshape(b, self.horizon, -1, y, x)
 
     def _check(self, frames: Tensor) -> None:
         if frames.ndim != 5:
@@ -122,6 +145,12 @@ class TAU(nn.Module):
         rows, columns = -images.shape[-2] % self.shrinkage, -images.shape[-1] % self.shrinkage
         if rows == columns == 0:
             return images
+        if self.circular and columns:
+            raise StforecastError(
+                ErrorKind.SHAPE,
+                f"a circular network that shrinks the grid {self.shrinkage} times wants a multiple of that many "
+                f"columns, not {images.shape[-1]}; build it with circular=False",
+            )
         return nn.functional.pad(images, (0, columns, 0, rows), mode="replicate")
 
 
@@ -177,27 +206,30 @@ class SpatialLayer(nn.Sequential):
 
 
 class Translator(nn.Sequential):
-    """What becomes of the frames' latent images: (b, outside, y, x) -> the same, at width `hidden` in between.
+    """What becomes of the frames' latent images: (b, inputs, y, x) -> (b, outputs, y, x), at width `hidden` in between.
 
-    The first block is as wide as the outside, the others are `hidden` wide; the first and the last reduce their output
+    The first block is as wide as the inputs, the others are `hidden` wide; the first and the last reduce their output
     to the next one's width by a 1x1 convolution, which is left out where the two are equal.
 
     Args:
-        outside: width of the input and output, history * hidden_spatial.
+        inputs: width of the input, history * hidden_spatial.
         hidden: width of the blocks after the first.
+        outputs: width of the output, horizon * hidden_spatial.
         mlp_ratio: how much wider the inside of a block's MLP is.
         drop: dropout inside the MLPs.
         drop_path: stochastic depth of each block; their number is the number of blocks.
     """
 
-    def __init__(self, outside: int, hidden: int, *, mlp_ratio: float, drop: float, drop_path: list[float]) -> None:
-        widths = [outside] + [hidden] * (len(drop_path) - 1)
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, *, mlp_ratio: float, drop: float, drop_path: list[float]
+    ) -> None:
+        widths = [inputs] + [hidden] * (len(drop_path) - 1)
         blocks = [
             OrderedDict[str, nn.Module](
                 block=TemporalBlock(width, int(mlp_ratio * width), drop=drop, drop_path=rate),
                 reduction=nn.Conv2d(width, following, 1) if width != following else nn.Identity(),
             )
-            for width, following, rate in zip(widths, [*widths[1:], outside], drop_path, strict=True)
+            for width, following, rate in zip(widths, [*widths[1:], outputs], drop_path, strict=True)
         ]
         super().__init__(OrderedDict(enc=nn.Sequential(*(nn.Sequential(block) for block in blocks))))
 
@@ -322,6 +354,23 @@ def _fan_out_normal(convolution: nn.Conv2d) -> nn.Conv2d:
     return _normal(convolution, std=math.sqrt(2 / fan_out))
 
 
+def _make_circular(convolution: nn.Conv2d) -> None:
+    """Let a convolution see the first columns to the right of the last ones, and the other way round."""
+    assert isinstance(convolution.padding, tuple)
+    rows, columns = convolution.padding
+    convolution.padding = (rows, 0)
+    convolution.register_forward_pre_hook(lambda _, images: _wrapped(images[0], columns))
+
+
+def _wrapped(images: Tensor, columns: int) -> Tensor:
+    """Images (n, c, y, x) with so many columns from the other end on either side."""
+    width = images.shape[-1]
+    if columns <= width:
+        return nn.functional.pad(images, (columns, columns, 0, 0), mode="circular")
+    # Torch goes round once at most, but the widest kernel may go round a coarse latent image several times.
+    return images[..., torch.arange(-columns, width + columns, device=images.device) % width]
+
+
 def _normal(convolution: nn.Conv2d, *, std: float) -> nn.Conv2d:
     assert convolution.bias is not None
     nn.init.normal_(convolution.weight, std=std)
@@ -346,20 +395,27 @@ class ResidualToLastFrame(nn.Module):
 
 
 def rollout(
-    network: Callable[[Tensor], Tensor], frames: Tensor, horizon: int, *, fitted_horizon: int | None = None
+    network: Callable[..., Tensor],
+    frames: Tensor,
+    horizon: int,
+    *,
+    fitted_horizon: int | None = None,
+    context: Sequence[Tensor] = (),
 ) -> Tensor:
     """The `horizon` frames that follow, (b, horizon, c, y, x), however many the network gives at once.
 
     The network is called once, and its output cut, if that is enough. Beyond that it sees its own output, block by
     block, and gradients flow through all calls. The published rule is that a block is a whole output. A network that
-    was fitted on fewer frames than it sees never learnt what the others should be, so its blocks are cut to what it was
-    fitted on, and it sees them behind the last frames of what it saw before.
+    was fitted on fewer frames than it gives never learnt what the others should be, so its blocks are cut to what it
+    was fitted on, and it sees them behind the last frames of what it saw before.
 
     Args:
-        network: maps (b, t, c, y, x) to the t frames that follow.
+        network: maps (b, t, c, y, x), and the context of t + h frames if there is one, to the h frames that follow.
         frames: the history, (b, t, c, y, x), t at least 1.
         horizon: how many frames to forecast.
         fitted_horizon: how many frames of an output may be used; all by default.
+        context: what the network is told besides, each (b, at least t + horizon rounded up to whole blocks, …), of the
+            history first; see `CorrectedFirstGuess`.
 
     Raises:
         StforecastError: ARGUMENT if a horizon is below 1.
@@ -368,12 +424,14 @@ def rollout(
     tensor([3., 4., 5., 6., 7.])
     """
     history = frames.shape[1]
-    length = history if fitted_horizon is None else min(fitted_horizon, history)
-    if horizon < 1 or length < 1:
-        raise StforecastError(ErrorKind.ARGUMENT, f"horizon must be at least 1, not {min(horizon, length)}")
-    blocks = []
-    for _ in range(math.ceil(horizon / length)):
-        block = network(frames)[:, :length]
+    least = horizon if fitted_horizon is None else min(horizon, fitted_horizon)
+    if least < 1:
+        raise StforecastError(ErrorKind.ARGUMENT, f"horizon must be at least 1, not {least}")
+    blocks: list[Tensor] = []
+    done = 0
+    while done < horizon:
+        block = network(frames, *(some[:, done:] for some in context))[:, :fitted_horizon]
         blocks.append(block)
-        frames = torch.cat([frames[:, length:], block], dim=1)
+        done += block.shape[1]
+        frames = torch.cat([frames, block], dim=1)[:, -history:]
     return torch.cat(blocks, dim=1)[:, :horizon]

@@ -1,0 +1,149 @@
+"""A network that corrects a first guess: the mean cycle, the last anomaly damped, and what time and place say.
+
+Shapes: b samples, t frames of the history, h frames of the horizon, c channels, y rows, x columns, k columns that tell
+of a time, p planes that tell of a place.
+"""
+
+# ruff: noqa: D102  # what a module's forward returns is the first line of the module
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from stforecast.time_axis import Times
+from stforecast.time_features import (
+    fraction_of_day,
+    fraction_of_week,
+    fraction_of_year,
+    harmonics,
+    slots_of_week,
+    waves,
+)
+
+Columns = npt.NDArray[np.float32]
+
+# A guess that is perfect in the training period leaves the network no scale to learn on.
+_LEAST_ERROR = 0.2
+_CALENDAR = 8
+
+
+@dataclass(frozen=True)
+class TimeColumns:
+    """Which numbers a network is told of a time: where it is in the mean cycle, and phases of day, week and year.
+
+    Attributes:
+        annual: annual harmonics of the cycle.
+        diurnal: diurnal harmonics of the cycle.
+        slot_seconds: the length of a slot of the week, where the cycle is a mean for each of them; 0 for harmonics.
+    """
+
+    annual: int
+    diurnal: int
+    slot_seconds: int
+
+    @property
+    def cycle(self) -> int:
+        """How many columns say where in the cycle a time is."""
+        return 1 if self.slot_seconds else (1 + 2 * self.annual) * (1 + 2 * self.diurnal)
+
+    @property
+    def table(self) -> int:
+        """How many rows a cycle's table has."""
+        return 7 * 86400 // self.slot_seconds if self.slot_seconds else self.cycle
+
+    def of(self, times: Times) -> Columns:
+        """The columns of any times, (…, k), float32: the cycle's, then two waves a day, one a week, one a year."""
+        flat = times.ravel()
+        if self.slot_seconds:
+            cycle = slots_of_week(flat, np.timedelta64(self.slot_seconds, "s"))[:, None].astype(np.float64)
+        else:
+            cycle = harmonics(flat, self.annual, self.diurnal)
+        phases = ((fraction_of_day, 2), (fraction_of_week, 1), (fraction_of_year, 1))
+        calendar = [waves(fraction(flat), number) for fraction, number in phases]
+        columns = np.concatenate([cycle, *calendar], axis=1)
+        return columns.reshape(*times.shape, -1).astype(np.float32)
+
+
+class CorrectedFirstGuess(nn.Module):
+    """cycle(valid) + damping · anomaly(last frame) + correction: (b, t, c, y, x), (b, t + h, k) -> (b, h, c, y, x).
+
+    The network sees t + h frames: the history, and the first guess of what follows. Of each it sees the departure from
+    the cycle in units of its usual size in that cell, the cycle itself, the time's columns and the place's planes, and
+    of earlier frames that were handed over (a week ago, say) their departures. What it gives is the error of the first
+    guess, in units of the size that it had in the training period.
+
+    All tables are buffers, so they are part of the weights. They start empty; see `fill`.
+
+    Args:
+        build: makes the network from its history, channels, horizon and output channels.
+        columns: what is told of a time.
+        history: t.
+        horizon: h.
+        channels: c.
+        grid: (y, x).
+        planes: fixed planes that tell of a place.
+        lags: earlier frames that are handed over for each of the t + h.
+        embedding: planes that are learnt besides; 0 for a network that does not know one cell from another.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[int, int, int, int], nn.Module],
+        columns: TimeColumns,
+        *,
+        history: int,
+        horizon: int,
+        channels: int,
+        grid: tuple[int, int],
+        planes: int = 0,
+        lags: int = 0,
+        embedding: int = 0,
+    ) -> None:
+        super().__init__()
+        self.columns, self.history, self.horizon = columns, history, horizon
+        self.register_buffer("cycle", torch.zeros(columns.table, channels, *grid))
+        self.register_buffer("damping", torch.zeros(horizon, channels, *grid))
+        self.register_buffer("spread", torch.ones(channels, *grid))
+        self.register_buffer("planes", torch.zeros(planes, *grid))
+        self.embedding = nn.Parameter(0.1 * torch.randn(embedding, *grid)) if embedding else None
+        seen = (2 + lags) * channels + _CALENDAR + planes + embedding
+        self.network = build(history + horizon, seen, horizon, channels)
+
+    def fill(self, *, cycle: Columns, damping: Columns, spread: Columns, planes: Columns) -> None:
+        """Take the tables of the training period, each of the shape of the buffer of its name."""
+        for name, values in (("cycle", cycle), ("damping", damping), ("spread", spread), ("planes", planes)):
+            buffer = cast(Tensor, getattr(self, name))
+            buffer.copy_(torch.from_numpy(np.ascontiguousarray(values, np.float32)))
+
+    def forward(self, frames: Tensor, times: Tensor, lagged: Tensor | None = None) -> Tensor:
+        length = self.history + self.horizon
+        cycle, spread = self._cycle_at(times[:, :length]), cast(Tensor, self.spread)
+        departures = (frames - cycle[:, : self.history]) / spread
+        damping = cast(Tensor, self.damping)
+        guess = damping * departures[:, -1:]
+        seen = [torch.cat([departures, guess], dim=1), cycle]
+        if lagged is not None:
+            # A frame that is not there says nothing, as one that is just what the cycle says.
+            lagged = lagged[:, :length]
+            earlier = (lagged - cycle[:, :, None]) / spread
+            seen.append(torch.where(lagged.isnan(), 0.0, earlier).flatten(2, 3))
+        b, n, _, y, x = cycle.shape
+        seen.append(times[:, :length, self.columns.cycle :, None, None].expand(b, n, _CALENDAR, y, x))
+        places = [cast(Tensor, self.planes)] + ([] if self.embedding is None else [self.embedding])
+        seen += [some.expand(b, n, *some.shape) for some in places if len(some)]
+        error = (1 - damping.square()).clamp(min=_LEAST_ERROR**2).sqrt()
+        correction = self.network(torch.cat(seen, dim=2))
+        output: Tensor = cycle[:, self.history :] + spread * (guess + error * correction)
+        return output
+
+    def _cycle_at(self, times: Tensor) -> Tensor:
+        """The mean cycle at some times, (b, n, k) -> (b, n, c, y, x)."""
+        table = cast(Tensor, self.cycle)
+        if self.columns.slot_seconds:
+            return table[times[..., 0].long()]
+        return torch.einsum("bnk,kcyx->bncyx", times[..., : self.columns.cycle], table)

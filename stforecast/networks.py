@@ -1,0 +1,277 @@
+"""Which network is built for which data, and what it is told beside the frames of its history."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from stforecast.baselines import Climatology, DampedAnomalyPersistence
+from stforecast.channels import Channels
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.grid import Grid, find_dims
+from stforecast.models.first_guess import Columns, CorrectedFirstGuess, TimeColumns
+from stforecast.models.tau import TAU, ResidualToLastFrame
+from stforecast.time_axis import Times, parse_step
+from stforecast.windows import Rows
+
+FirstGuess = Literal["none", "last_frame", "damped_anomaly"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The size of a TAU, and what it is told; the sizes' defaults are those of the published models.
+
+    Attributes:
+        hidden_spatial: channels of the encoder and the decoder.
+        hidden_temporal: channels of the translator.
+        spatial_layers: layers of the encoder, and of the decoder; every second one halves the grid.
+        temporal_layers: blocks of the translator.
+        mlp_ratio: how much wider the inside of a block's MLP is.
+        drop_path: stochastic depth of the last block.
+        first_guess: what the network's output is added to: "none", as published; the "last_frame"; or the mean cycle
+            of the training period with the last anomaly damped ("damped_anomaly"), where the network also sees the
+            calendar, the cycle and what is known of each place. See `CorrectedFirstGuess`.
+        lags: how far back are the earlier frames that the network sees besides, for each frame of history and horizon,
+            e.g. ("1D", "7D"). One that is absent, or behind the init time, is left out. With damped_anomaly only.
+        embedding: planes that are learnt, by which the network can tell cells apart. With damped_anomaly only.
+        circular: whether the first and the last column are neighbours; by default where the grid spans the globe. The
+            published network has it False.
+    """
+
+    hidden_spatial: int = 32
+    hidden_temporal: int = 256
+    spatial_layers: int = 2
+    temporal_layers: int = 8
+    mlp_ratio: float = 8.0
+    drop_path: float = 0.1
+    first_guess: FirstGuess = "last_frame"
+    lags: tuple[str, ...] = ()
+    embedding: int = 0
+    circular: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.first_guess not in get_args(FirstGuess):
+            raise StforecastError(
+                ErrorKind.ARGUMENT,
+                f"first_guess must be one of {', '.join(get_args(FirstGuess))}, not {self.first_guess!r}",
+            )
+        if self.first_guess != "damped_anomaly" and (self.lags or self.embedding):
+            raise StforecastError(ErrorKind.ARGUMENT, "lags and embedding want first_guess='damped_anomaly'")
+        for lag in self.lags:
+            parse_step(lag, name="lags")
+
+    @property
+    def lag_times(self) -> tuple[np.timedelta64, ...]:
+        """The lags as lengths of time."""
+        return tuple(parse_step(lag, name="lags") for lag in self.lags)
+
+    def _tau(self, grid: Grid, history: int, channels: int, horizon: int, output_channels: int) -> TAU:
+        circular = grid.spans_globe and len(grid.x) % 2 ** (self.spatial_layers // 2) == 0
+        return TAU(
+            history=history,
+            channels=channels,
+            horizon=horizon,
+            output_channels=output_channels,
+            circular=circular if self.circular is None else self.circular,
+            hidden_spatial=self.hidden_spatial,
+            hidden_temporal=self.hidden_temporal,
+            spatial_layers=self.spatial_layers,
+            temporal_layers=self.temporal_layers,
+            mlp_ratio=self.mlp_ratio,
+            drop_path=self.drop_path,
+        )
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What a network has to be built for: all that decides the shapes of its weights, beside its configuration.
+
+    Attributes:
+        history: frames that it sees.
+        horizon: frames that it gives.
+        channels: channels of a frame.
+        columns: what it is told of a time; None for a network that is told of none.
+        planes: what it is told of a place, by name.
+    """
+
+    history: int
+    horizon: int
+    channels: int
+    columns: TimeColumns | None = None
+    planes: tuple[str, ...] = ()
+
+    def build(self, config: NetworkConfig, grid: Grid) -> nn.Module:
+        """A network with fresh weights; its tables are empty."""
+        if self.columns is None:
+            network = config._tau(grid, self.history, self.channels, self.horizon, self.channels)
+            return ResidualToLastFrame(network) if config.first_guess == "last_frame" else network
+        return CorrectedFirstGuess(
+            lambda *sizes: config._tau(grid, *sizes),
+            self.columns,
+            history=self.history,
+            horizon=self.horizon,
+            channels=self.channels,
+            grid=grid.shape,
+            planes=len(self.planes),
+            lags=len(config.lags),
+            embedding=config.embedding,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `from_json` reads."""
+        return asdict(self) | {"planes": list(self.planes)}
+
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> "NetworkShape":
+        """The shape that `to_json` wrote."""
+        columns = described["columns"] and TimeColumns(**described["columns"])
+        return cls(**{**described, "columns": columns, "planes": tuple(described["planes"])})
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the training period says: the mean cycle, how anomalies fade, how large they are, and the places.
+
+    Attributes:
+        columns: where in the cycle a time is.
+        cycle: (row, channel, y, x), normalized.
+        damping: (lead, channel, y, x).
+        spread: the usual size of an anomaly, (channel, y, x), normalized.
+        planes: what is known of each place, by name, (y, x).
+    """
+
+    columns: TimeColumns
+    cycle: Columns
+    damping: Columns
+    spread: Columns
+    planes: Mapping[str, Columns]
+
+    @classmethod
+    def of(cls, training: xr.Dataset, channels: Channels, horizon: int) -> "Tables":
+        """The tables of a normalized training part, (time, [level,] Y, X); its fields (Y, X) become planes.
+
+        Raises:
+            StforecastError: what `DampedAnomalyPersistence.fit` raises.
+        """
+        plain = training.copy()
+        for name in plain.data_vars:
+            plain[name] = training[name].copy()
+            plain[name].attrs.pop("normalized", None)
+        guess = DampedAnomalyPersistence.fit(plain, horizon=horizon)
+        if isinstance(guess.cycle, Climatology):
+            columns = TimeColumns(guess.cycle.annual, guess.cycle.diurnal, 0)
+            cycle = _stacked(guess.cycle.coefficients, channels)
+        else:
+            seconds = int(guess.cycle.slot_length / np.timedelta64(1, "s"))
+            columns = TimeColumns(0, 0, seconds)
+            means = _stacked(guess.cycle.means, channels)
+            cycle = means.reshape(-1, *means.shape[-3:])
+        spread = _stacked(guess.spread, channels)
+        # A cell that never departs from its cycle has no spread to divide by.
+        least = 1e-3 * np.sqrt(np.square(spread).mean(axis=(1, 2), keepdims=True)) + 1e-6
+        return cls(columns, cycle, _stacked(guess.damping, channels), np.maximum(spread, least), _planes(training))
+
+    def fill(self, network: nn.Module) -> None:
+        """Write them into a network that was built for them."""
+        assert isinstance(network, CorrectedFirstGuess)
+        shape = (len(self.planes), *self.spread.shape[1:])
+        planes = np.stack(list(self.planes.values())) if self.planes else np.zeros(shape, np.float32)
+        network.fill(cycle=self.cycle, damping=self.damping, spread=self.spread, planes=planes)
+
+
+def _stacked(tables: xr.Dataset, channels: Channels) -> Columns:
+    """Tables (…, [level,] y, x) as (…, channel, y, x)."""
+    blocks = []
+    for item in channels.variables:
+        values = tables[item.name].to_numpy().astype(np.float32)
+        blocks.append(values if item.levels else np.expand_dims(values, -3))
+    return np.concatenate(blocks, axis=-3)
+
+
+def _planes(series: xr.Dataset) -> dict[str, Columns]:
+    """The static fields of a series, and where its cells are, of mean 0 and deviation 1; constants are left out."""
+    y, x = find_dims(series, "Y", "X")
+    grid = Grid.of(series)
+    fields = {
+        str(name): coord.transpose(y, x).to_numpy().astype(np.float64)
+        for name, coord in series.coords.items()
+        if set(coord.dims) == {y, x} and np.issubdtype(coord.dtype, np.number)
+    }
+    if grid.is_geographic:
+        latitude, longitude = np.deg2rad(np.meshgrid(grid.y, grid.x, indexing="ij"))
+        fields["sine of latitude"] = np.sin(latitude)
+        if not grid.spans_globe:
+            fields["longitude"] = longitude
+    found = {}
+    for name, values in fields.items():
+        if np.isfinite(values).all() and values.std() > 1e-9 * max(abs(values.mean()), 1e-30):
+            found[name] = ((values - values.mean()) / values.std()).astype(np.float32)
+    return found
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a network is told of windows beside their history: their times, and frames from earlier.
+
+    Attributes:
+        times: the axis that windows' rows count on, (time,).
+        step: its step.
+        history: frames that the network sees.
+        columns: what it is told of a time.
+        lags: how far back the earlier frames are.
+        frames: normalized, (time, channel, y, x), from `first_row` on; None without lags.
+        first_row: the row of the first of the frames.
+    """
+
+    times: Times
+    step: np.timedelta64
+    history: int
+    columns: TimeColumns | None = None
+    lags: tuple[np.timedelta64, ...] = ()
+    frames: torch.Tensor | None = None
+    first_row: int = 0
+
+    def of(self, starts: Rows, length: int) -> tuple[torch.Tensor, ...]:
+        """The columns (window, length, k) and earlier frames (window, length, lag, channel, y, x) of windows.
+
+        Args:
+            starts: the windows' first rows, (window,).
+            length: frames of history and horizon together; those of the horizon may be behind the axis.
+
+        Returns:
+            Nothing for a network that is told nothing; an earlier frame that is absent is NaN.
+        """
+        if self.columns is None:
+            return ()
+        wanted = self.times[starts][:, None] + self.step * np.arange(length)
+        columns = torch.from_numpy(self.columns.of(wanted))
+        if not self.lags:
+            return (columns,)
+        assert self.frames is not None
+        rows, is_there = self._earlier(wanted)
+        lagged = self.frames[torch.from_numpy(np.where(is_there, rows - self.first_row, 0))]
+        lagged[torch.from_numpy(~is_there)] = torch.nan
+        return columns, lagged
+
+    def earlier_rows(self, starts: Rows, length: int) -> Rows:
+        """The rows of all earlier frames that windows are told of, without those that are absent."""
+        if not self.lags:
+            return np.empty(0, np.intp)
+        rows, is_there = self._earlier(self.times[starts][:, None] + self.step * np.arange(length))
+        found: Rows = np.unique(rows[is_there])
+        return found
+
+    def _earlier(self, wanted: Times) -> tuple[Rows, Any]:
+        """The rows of the frames that are each lag before some times (window, length), and whether they are there.
+
+        No frame from behind the init time is, however long the horizon.
+        """
+        earlier = wanted[:, :, None] - np.array(self.lags, "timedelta64[ns]")
+        rows = np.searchsorted(self.times, earlier).clip(max=len(self.times) - 1)
+        last_seen = wanted[:, self.history - 1, None, None]
+        is_there = (self.times[rows] == earlier) & (earlier <= last_seen) & (rows >= self.first_row)
+        return rows, is_there

@@ -1,0 +1,184 @@
+"""What a network is told besides its history: the first guess is the reference, and no frame comes from the future."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from factory import make_city, make_series, make_times
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stforecast as stf
+from stforecast.baselines import DampedAnomalyPersistence
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.forecaster import Forecaster, fit
+from stforecast.models.first_guess import CorrectedFirstGuess, TimeColumns
+from stforecast.networks import Context, NetworkConfig
+from stforecast.split import Split
+from stforecast.store import prepare
+from stforecast.training import TrainingConfig
+
+STEP = np.timedelta64(6, "h")
+GUIDED = NetworkConfig(
+    hidden_spatial=4, hidden_temporal=8, temporal_layers=2, drop_path=0.0, first_guess="damped_anomaly"
+)
+SHORT = TrainingConfig(epochs=1, batch_size=16)
+
+
+def prepared(series: xr.Dataset, path: Path, **options: object) -> xr.Dataset:
+    return prepare(series, path, Split.by_fraction(series["time"].to_numpy()), **options).load()
+
+
+def without_correction(forecaster: Forecaster) -> Forecaster:
+    network = forecaster.network
+    assert isinstance(network, CorrectedFirstGuess)
+    for weights in network.network.dec.readout.parameters():
+        torch.nn.init.zeros_(weights)
+    return forecaster
+
+
+@pytest.mark.parametrize("kind", ["weather", "levels", "city"])
+def test_without_a_correction_the_forecast_is_the_damped_anomaly_reference(tmp_path: Path, kind: str) -> None:
+    series = make_city(800) if kind == "city" else make_series(200, levels=(500.0, 850.0) if kind == "levels" else ())
+    stored = prepared(series, tmp_path / "s.zarr")
+    forecaster = without_correction(fit(stored, history=3, horizon=2, network=GUIDED, training=SHORT))
+    init_times = forecaster.init_times(stored, part="test")
+    forecast = forecaster.predict(stored, init_times=init_times)
+    train = stored.isel(time=forecaster.split.part_rows(stored["time"].to_numpy(), "train"))
+    reference = DampedAnomalyPersistence.fit(train, horizon=2).predict(stored, init_times=init_times, horizon=2)
+    for name in forecast.data_vars:
+        xr.testing.assert_allclose(forecast[name], reference[name], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "lags"), [("weather", ()), ("weather", ("1D", "30h")), ("city", ("1D", "7D"))])
+def test_a_guided_forecast_is_the_same_however_the_caller_holds_the_data(
+    tmp_path: Path, kind: str, lags: tuple[str, ...]
+) -> None:
+    series = make_city(800) if kind == "city" else make_series(200)
+    stored = prepared(series, tmp_path / "s.zarr")
+    config = replace(GUIDED, lags=lags, embedding=2)
+    forecaster = fit(stored, history=3, horizon=2, network=config, training=SHORT)
+    init_times = stored["time"].to_numpy()[[60, 100, -1]]
+    forecast = forecaster.predict(stored, init_times=init_times, horizon=5)
+    assert forecast.sizes["lead_time"] == 5
+    loaded = Forecaster.load(forecaster.save(tmp_path / "model"))
+    xr.testing.assert_identical(loaded.predict(stored, init_times=init_times, horizon=5), forecast)
+    y, x = list(stored.sizes)[1:] if kind == "weather" else ("row", "column")
+    turned = stored.isel({y: slice(None, None, -1)}).transpose(x, ..., "time")
+    back = forecaster.predict(turned, init_times=init_times, horizon=5).sortby(y)
+    for name in forecast.data_vars:
+        np.testing.assert_allclose(back[name].transpose(*forecast[name].dims), forecast[name].sortby(y), rtol=1e-5)
+    alone = forecaster.predict(stored, init_times=init_times[1:2], horizon=5)
+    for name in forecast.data_vars:
+        np.testing.assert_allclose(alone[name][0], forecast[name][1], rtol=1e-4)
+
+
+def test_frames_behind_the_init_time_change_no_forecast(tmp_path: Path) -> None:
+    stored = prepared(make_city(800), tmp_path / "s.zarr")
+    config = replace(GUIDED, lags=("30min", "1D"))
+    forecaster = fit(stored, history=3, horizon=4, network=config, training=SHORT)
+    init = stored["time"].to_numpy()[500]
+    spoiled = stored.copy(deep=True)
+    for name in spoiled.data_vars:
+        spoiled[name][501:] = 1e3
+    xr.testing.assert_identical(
+        forecaster.predict(spoiled, init_times=init, horizon=9), forecaster.predict(stored, init_times=init, horizon=9)
+    )
+    # What the network is told of an earlier day is told to it.
+    spoiled["inflow"][500 - 48 + 2] = 1e3
+    assert not forecaster.predict(spoiled, init_times=init).equals(forecaster.predict(stored, init_times=init))
+
+
+def test_d01_a_nan_in_an_earlier_frame_is_refused(tmp_path: Path) -> None:
+    stored = prepared(make_city(800), tmp_path / "s.zarr")
+    forecaster = fit(stored, history=3, horizon=4, network=replace(GUIDED, lags=("1D",)), training=SHORT)
+    spoiled = stored.copy(deep=True)
+    spoiled["inflow"][500 - 48 + 2, 1, 1] = np.nan
+    with pytest.raises(StforecastError, match="variable inflow has 1 nan") as caught:
+        forecaster.predict(spoiled, init_times=stored["time"].to_numpy()[500])
+    assert caught.value.kind == ErrorKind.NAN
+    forecaster.predict(spoiled, init_times=stored["time"].to_numpy()[600])
+
+
+@given(
+    absent=st.sets(st.integers(0, 59), max_size=20),
+    lags=st.lists(st.integers(1, 12), min_size=1, max_size=3),
+    history=st.integers(1, 4),
+    horizon=st.integers(1, 6),
+    first_row=st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_earlier_frames_equal_brute_force_on_gappy_axes(
+    absent: set[int], lags: list[int], history: int, horizon: int, first_row: int
+) -> None:
+    times = make_times(60, absent=tuple(absent))
+    slots = np.delete(np.arange(60), sorted(absent))
+    frames = torch.from_numpy(slots[first_row:].astype(np.float32))[:, None, None, None]
+    context = Context(
+        times, STEP, history, TimeColumns(0, 0, 6 * 3600), tuple(n * STEP for n in lags), frames, first_row
+    )
+    length = history + horizon
+    starts = np.array([row for row in range(first_row, len(slots) - history + 1) if _is_whole(slots, row, history)])
+    columns, lagged = context.of(starts, length)
+    assert columns.shape[:2] == (len(starts), length)
+    for place, start in enumerate(starts):
+        for frame in range(length):
+            for number, lag in enumerate(lags):
+                slot = slots[start] + frame - lag
+                there = slot in slots[first_row:] and slot <= slots[start] + history - 1
+                found = lagged[place, frame, number].item()
+                assert found == slot if there else np.isnan(found)
+
+
+def _is_whole(slots: np.ndarray, row: int, history: int) -> bool:
+    return bool(slots[row + history - 1] - slots[row] == history - 1)
+
+
+def test_static_fields_and_places_are_told_and_constants_are_not(tmp_path: Path) -> None:
+    series = make_series(120)
+    height = np.arange(24.0).reshape(4, 6)
+    series = series.assign_coords(
+        orography=(("latitude", "longitude"), height, {"units": "m"}),
+        land=(("latitude", "longitude"), np.ones((4, 6)), {"units": "1"}),
+    )
+    stored = prepared(series, tmp_path / "s.zarr")
+    forecaster = fit(stored, history=3, horizon=2, network=GUIDED, training=SHORT)
+    assert forecaster.shape.planes == ("orography", "sine of latitude")
+    planes = forecaster.network.state_dict()["planes"]
+    np.testing.assert_allclose(planes[0], (height - height.mean()) / height.std(), rtol=1e-5)
+    # They travel with the model: a series without the fields is forecast just as well.
+    xr.testing.assert_equal(
+        forecaster.predict(stored.drop_vars(["orography", "land"]))["t2m"].drop_vars(
+            ["orography", "land"], errors="ignore"
+        ),
+        forecaster.predict(stored)["t2m"].drop_vars(["orography", "land"]),
+    )
+
+
+@pytest.mark.parametrize(("history", "horizon"), [(4, 2), (2, 5), (1, 1)])
+@pytest.mark.parametrize("first_guess", ["none", "last_frame", "damped_anomaly"])
+def test_input_and_output_may_differ_in_length(
+    tmp_path: Path, history: int, horizon: int, first_guess: stf.networks.FirstGuess
+) -> None:
+    stored = prepared(make_series(120), tmp_path / "s.zarr")
+    config = replace(GUIDED, first_guess=first_guess)
+    forecaster = fit(stored, history=history, horizon=horizon, network=config, training=SHORT)
+    short, long = (forecaster.predict(stored, horizon=number) for number in (horizon, 2 * horizon + 1))
+    xr.testing.assert_allclose(long.isel(lead_time=slice(horizon)), short)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"first_guess": "luck"}, "first_guess must be one of none, last_frame, damped_anomaly, not 'luck'"),
+        ({"lags": ("1D",)}, "lags and embedding want first_guess='damped_anomaly'"),
+        ({"lags": ("soon",), "first_guess": "damped_anomaly"}, "lags 'soon' is no length of time"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(options: dict, match: str) -> None:
+    with pytest.raises(StforecastError, match=match) as caught:
+        NetworkConfig(**options)
+    assert caught.value.kind == ErrorKind.ARGUMENT
