@@ -12,6 +12,7 @@ class ErrorKind(StrEnum):
     CKPT_CORRUPT = "CKPT_CORRUPT"
     CKPT_INCOMPLETE = "CKPT_INCOMPLETE"
     CKPT_MISMATCH = "CKPT_MISMATCH"
+    CKPT_UNSAFE = "CKPT_UNSAFE"
     CONFLICT = "CONFLICT"
     CONST = "CONST"
     DIMS = "DIMS"
@@ -42,6 +43,7 @@ class ErrorKind(StrEnum):
     PERMISSION = "PERMISSION"
     RANGE = "RANGE"
     READBACK = "READBACK"
+    RESUME_MISMATCH = "RESUME_MISMATCH"
     SHAPE = "SHAPE"
     STATS = "STATS"
     STATS_STALE = "STATS_STALE"
@@ -94,7 +96,9 @@ _EXIT_STATUS = {
             ErrorKind.CKPT_CORRUPT,
             ErrorKind.CKPT_INCOMPLETE,
             ErrorKind.CKPT_MISMATCH,
+            ErrorKind.CKPT_UNSAFE,
             ErrorKind.LEAK,
+            ErrorKind.RESUME_MISMATCH,
             ErrorKind.TRAIN_DIVERGED,
         ),
         6: (

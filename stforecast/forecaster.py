@@ -1,5 +1,6 @@
 """The bridge between labelled series and networks: fit, predict, save and load."""
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -34,6 +35,7 @@ from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
 from stforecast.normalization import Normalization
 from stforecast.split import PARTS, Split, frames_in
 from stforecast.store import open_store
+from stforecast.store.versions import MANIFEST
 from stforecast.time_axis import Times, check_gaps, parse_times, show_step, show_time
 from stforecast.windows import (
     Rows,
@@ -47,7 +49,7 @@ from stforecast.windows import (
 )
 
 if TYPE_CHECKING:
-    from stforecast.training import TrainingConfig
+    from stforecast.training import Run, TrainingConfig
 
 MODEL_VERSION = 2
 WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
@@ -382,6 +384,8 @@ def fit(
     network: NetworkConfig | None = None,
     training: "TrainingConfig | None" = None,
     memory_limit: int | None = None,
+    run: str | Path | None = None,
+    lightning: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Forecaster:
     """A forecaster fitted on the training period of a prepared series; its validation period chose the weights.
@@ -397,16 +401,21 @@ def fit(
         training: epochs, batch size, learning rate, loss and seed.
         memory_limit: bytes that frames and batches may take; half of what is free by default. The order in which a
             streamed store is learnt from follows from it, and so do the weights.
+        run: a folder for checkpoints (each minute and epoch, the last two), run.json (what was asked for, of which
+            data, with which versions), metrics.csv (losses by epoch) and loss_curve.png. A fit that was interrupted
+            there is gone on with, to the same weights bit by bit on the same machine and number of threads.
+        lightning: what to tell `lightning.Trainer` besides, e.g. {"devices": 2, "strategy": "ddp"}, {"precision":
+            "bf16-mixed"} or {"logger": TensorBoardLogger("logs")}.
         progress: whether to draw a progress bar.
 
     Raises:
         StforecastError: ARGUMENT for a series without split and statistics; TIME_SHORT, naming the part, if a part has
             not one whole window; MEMORY_BUDGET, naming what it takes, if a series that was not given by its store's
             path does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED if the
-            loss stops being finite.
+            loss stops being finite; RESUME_MISMATCH, naming what differs, if the run was begun otherwise.
     """
     # Lightning takes seconds to import, and a forecast does without it.
-    from stforecast.training import TrainingConfig, train
+    from stforecast.training import Run, TrainingConfig, train
 
     for name, value in (("history", history), ("horizon", horizon)):
         if value < 1:
@@ -418,16 +427,18 @@ def fit(
     step = check_series(opened, allow_gaps=True)
     rows = split.rows(opened["time"].to_numpy())
     times = opened["time"].to_numpy()
-    starts = {part: _part_starts(times, step, history, horizon, part, rows[part]) for part in ("train", "validation")}
+    horizons = {"train": horizon * config.rollout_steps, "validation": horizon}
+    starts = {part: _part_starts(times, step, history, length, part, rows[part]) for part, length in horizons.items()}
     channels = Channels.of(opened)
     memory_limit = psutil.virtual_memory().available // 2 if memory_limit is None else memory_limit
-    lengths = {"history": history, "horizon": horizon, "batch_size": config.batch_size}
+    cut = {
+        part: Cut(starts[part], history, length, config.batch_size, config.seed if part == "train" else None)
+        for part, length in horizons.items()
+    }
     if isinstance(series, xr.Dataset):
-        windows = _windows_in_memory(opened, channels, normalization, starts, lengths, config.seed, memory_limit)
+        windows = _windows_in_memory(opened, channels, normalization, cut, memory_limit)
     else:
-        windows = _windows_of_store(
-            Path(opened.encoding["source"]), channels, starts, lengths, config.seed, memory_limit
-        )
+        windows = _windows_of_store(Path(opened.encoding["source"]), channels, cut, memory_limit)
     shape = NetworkShape(history, horizon, len(channels))
     context = Context(times, step, history, None, size.lag_times)
     if size.first_guess == "damped_anomaly":
@@ -435,6 +446,16 @@ def fit(
         tables = Tables.of(normalization.apply(part), channels, horizon)
         shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes))
         context = replace(context, columns=tables.columns, **_frames_for_lags(windows["train"], size))
+    area = None
+    if config.area_weighted:
+        area = torch.from_numpy(Grid.of(opened).cell_area().to_numpy().astype(np.float32))
+        area = area / area.mean()
+    begun = None
+    if run is not None:
+        asked = {"network": asdict(size), "training": asdict(config), "history": history, "horizon": horizon}
+        data = _data_digest(opened, windows["train"])
+        begun = Run(Path(run), _flat(asked) | {"data": data} | {f"version {k}": v for k, v in _versions().items()})
+        _begin_run(begun)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         built = shape.build(size, Grid.of(opened))
@@ -447,9 +468,16 @@ def fit(
             config,
             context=context,
             describe=lambda some: ", ".join(show_time(times[row]) for row in some.tolist()[:3]),
+            area=area,
+            run=begun,
+            trainer_options=lightning,
             progress=progress,
         )
-    cut = {part: windows_cut_by_gaps(times, step, history + horizon, part=rows[part]) for part in starts}
+    if begun is not None:
+        from stforecast.plot import save, training_curve
+
+        save(training_curve(asdict(record)), begun.folder / "loss_curve.png")
+    lost = {part: windows_cut_by_gaps(times, step, history + horizons[part], part=rows[part]) for part in starts}
     return Forecaster(
         network=built,
         config=size,
@@ -465,7 +493,7 @@ def fit(
             "config": asdict(config),
             **asdict(record),
             "windows": {part: len(some) for part, some in starts.items()},
-            "windows_cut_by_gaps": cut,
+            "windows_cut_by_gaps": lost,
             "streamed_within": {
                 part: some.memory_limit for part, some in windows.items() if isinstance(some, StreamedWindows)
             },
@@ -541,18 +569,61 @@ def _frames_for_lags(windows: Windows, config: NetworkConfig) -> dict[str, Any]:
     return {"frames": windows.frames, "first_row": windows.first_row}
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How windows are cut out of frames.
+
+    Attributes:
+        starts: their first rows.
+        history: frames that the network sees.
+        horizon: frames that it is to forecast.
+        batch_size: windows a batch.
+        seed: what shuffles them; None for windows in order of time.
+    """
+
+    starts: Rows
+    history: int
+    horizon: int
+    batch_size: int
+    seed: int | None
+
+
+def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values by their full names."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        flat |= {f"{name} {inner}": v for inner, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    return json.loads(json.dumps(flat))  # type: ignore[no-any-return]  # tuples become lists, as a file gives them back
+
+
+def _data_digest(opened: xr.Dataset, windows: Windows) -> str:
+    """A sum that tells the data of a fit: what a store's manifest says of it, or the frames themselves."""
+    digest = hashlib.sha256(opened.attrs["normalization"].encode() + opened.attrs["split"].encode())
+    digest.update(opened["time"].to_numpy().tobytes())
+    if isinstance(windows, WindowLoader):
+        digest.update(np.ascontiguousarray(windows.frames.numpy()).data)
+    else:
+        digest.update((Path(opened.encoding["source"]).parent / MANIFEST).read_bytes())
+    return digest.hexdigest()
+
+
+def _begin_run(run: "Run") -> None:
+    """Write down what a run is: what was asked for, the data, the versions and the machine."""
+    machine = {"platform": platform.platform(), "threads": torch.get_num_threads()}
+    with replacing(run.folder / "run.json") as temporary:
+        temporary.write_text(json.dumps(dict(run.fingerprint) | machine, indent=2) + "\n")
+
+
 def _windows_in_memory(
     opened: xr.Dataset,
     channels: Channels,
     normalization: Normalization,
-    starts: Mapping[str, Rows],
-    lengths: Mapping[str, int],
-    seed: int,
+    cut: Mapping[str, Cut],
     memory_limit: int,
 ) -> dict[str, Windows]:
-    """The windows of training, shuffled, and of validation, out of a series that somebody opened."""
-    length = lengths["history"] + lengths["horizon"]
-    rows = rows_of_windows(np.sort(np.concatenate([starts["train"], starts["validation"]])), length)
+    """The windows of training and of validation, out of a series that somebody opened."""
+    reach = [rows_of_windows(some.starts, some.history + some.horizon) for some in cut.values()]
+    rows = slice(min(some.start for some in reach), max(some.stop for some in reach))
     learnt = opened.isel(time=rows)
     needed = sum(variable.size * 4 for variable in learnt.data_vars.values())
     if needed > memory_limit:
@@ -566,27 +637,29 @@ def _windows_in_memory(
         check_finite(variable)
     frames = torch.from_numpy(channels.stack(normalization.apply(learnt)))
     return {
-        part: WindowLoader(frames, some, **lengths, seed=seed if part == "train" else None, first_row=rows.start)
-        for part, some in starts.items()
+        part: WindowLoader(
+            frames, some.starts, some.history, some.horizon, some.batch_size, some.seed, first_row=rows.start
+        )
+        for part, some in cut.items()
     }
 
 
-def _windows_of_store(
-    group: Path,
-    channels: Channels,
-    starts: Mapping[str, Rows],
-    lengths: Mapping[str, int],
-    seed: int,
-    memory_limit: int,
-) -> dict[str, Windows]:
-    """The windows of training, shuffled, and of validation, read once or streamed."""
+def _windows_of_store(group: Path, channels: Channels, cut: Mapping[str, Cut], memory_limit: int) -> dict[str, Windows]:
+    """The windows of training and of validation, read once or streamed."""
+    # Validation is the shorter part by far in any usual split, so what does not fit is mostly training.
+    shares = {"validation": memory_limit // 4, "train": memory_limit - memory_limit // 4}
     return {
-        # Validation is the shorter part by far in any usual split, so what does not fit is mostly training.
-        part: stored_windows(group, channels.names, starts[part], **lengths, memory_limit=share, seed=seed_of)
-        for part, share, seed_of in (
-            ("validation", memory_limit // 4, None),
-            ("train", memory_limit - memory_limit // 4, seed),
+        part: stored_windows(
+            group,
+            channels.names,
+            some.starts,
+            some.history,
+            some.horizon,
+            some.batch_size,
+            memory_limit=shares[part],
+            seed=some.seed,
         )
+        for part, some in cut.items()
     }
 
 

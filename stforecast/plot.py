@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -169,6 +169,31 @@ def skill_curve(
         axes.axhline(0, color="0.3", linewidth=0.9, zorder=1)
     else:
         axes.set_ylim(bottom=0)
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def training_curve(record: Mapping[str, Any]) -> Figure:
+    """The training and the validation loss by epoch, on a logarithmic axis, with the epoch whose weights were kept.
+
+    Args:
+        record: what `Forecaster.training` holds: training_loss, validation_loss and best_epoch.
+    """
+    figure = _new_figure((8.5, 4.5))
+    axes = figure.subplots()
+    epochs = np.arange(1, len(record["training_loss"]) + 1)
+    for name, line in zip(("training_loss", "validation_loss"), _LINES, strict=False):
+        _draw_line(axes, epochs.astype(np.float64), np.asarray(record[name]), name.replace("_", " "), line)
+    best = record["best_epoch"]
+    axes.plot(best + 1, record["validation_loss"][best], "o", color="0.2", markersize=9, fillstyle="none", label="kept")
+    axes.set_yscale("log")
+    axes.set_title("Loss by epoch", fontsize=12)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss [normalized units]")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

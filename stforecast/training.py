@@ -1,27 +1,42 @@
 """Fitting a network to windows with Lightning; the validation period chooses the weights."""
 
+# ruff: noqa: ARG002  # hooks have the arguments that Lightning passes
+
+import csv
+import itertools
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
-from torch import nn
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar, WeightAveraging
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
 
+from stforecast.checkpoints import WholeFiles, latest_checkpoint, prune
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.models.losses import forecast_loss
+from stforecast.files import replacing
+from stforecast.models.losses import forecast_loss, square_error
 from stforecast.models.tau import rollout
 from stforecast.networks import Context
 from stforecast.windows import Windows
 
-Weights = dict[str, torch.Tensor]
-ToldBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]
+Schedule = Literal["cosine", "one_cycle", "constant"]
+Weights = dict[str, Tensor]
+ToldBatch = tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]
+
+# What a run that is killed has to do again at most, beside the epoch's validation.
+_CHECKPOINT_SECONDS = 60
+_OUR_OPTIONS = ("max_epochs", "enable_checkpointing", "use_distributed_sampler", "plugins", "gradient_clip_val")
 
 
 @dataclass(frozen=True)
@@ -29,9 +44,18 @@ class TrainingConfig:
     """How a network is fitted.
 
     Attributes:
-        epochs: passes over the training windows.
+        epochs: passes over the training windows, at most.
         batch_size: windows a step.
-        learning_rate: the highest of a cosine schedule with a short linear warm-up, for Adam.
+        learning_rate: the highest of the schedule.
+        schedule: "cosine", down to zero after a linear warm-up over a twentieth of the steps; "one_cycle"
+            (arXiv:1708.07120); or "constant".
+        weight_decay: of Adam, decoupled (AdamW, arXiv:1711.05101), on all weights but biases and scales.
+        weight_averaging: decay of an exponential moving average of the weights, which is what is validated and kept; 0
+            for the weights themselves. In the first steps the decay is smaller, (1 + step) / (10 + step).
+        patience: epochs without a lower validation loss after which to stop; None to go on to the end.
+        area_weighted: whether square errors are weighted by the cells' areas, in training and validation.
+        rollout_steps: how many calls of the network, each on the output of the one before, a training window is
+            forecast by, with gradients through all. It grows from 1 in equal parts of the epochs.
         divergence_weight: alpha of the differential divergence regularization (arXiv:2206.12126 has 0.1).
         divergence_reduction: "mean" as published in code, "sum" as in the paper's formula.
         gradient_clip: the largest norm of a step's gradient.
@@ -41,19 +65,31 @@ class TrainingConfig:
     epochs: int = 30
     batch_size: int = 16
     learning_rate: float = 1e-3
+    schedule: Schedule = "cosine"
+    weight_decay: float = 0.0
+    weight_averaging: float = 0.0
+    patience: int | None = None
+    area_weighted: bool = False
+    rollout_steps: int = 1
     divergence_weight: float = 0.1
     divergence_reduction: Literal["mean", "sum"] = "mean"
     gradient_clip: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "gradient_clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be above 0, not {getattr(self, name)}")
-        if self.divergence_reduction not in ("mean", "sum"):
-            raise StforecastError(
-                ErrorKind.ARGUMENT, f"divergence_reduction must be 'mean' or 'sum', not {self.divergence_reduction!r}"
-            )
+        for name in ("epochs", "batch_size", "learning_rate", "gradient_clip", "rollout_steps", "patience"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be above 0, not {value}")
+        for name, below in (("weight_decay", math.inf), ("weight_averaging", 1.0), ("divergence_weight", math.inf)):
+            if not 0 <= getattr(self, name) < below:
+                raise StforecastError(
+                    ErrorKind.ARGUMENT, f"{name} must be at least 0 and below {below:g}, not {getattr(self, name)}"
+                )
+        for name, known in (("divergence_reduction", ("mean", "sum")), ("schedule", get_args(Schedule))):
+            if getattr(self, name) not in known:
+                words = " or ".join(map(repr, known))
+                raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be {words}, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +100,7 @@ class TrainingRecord:
         training_loss: the mean loss of each epoch, in normalized units.
         validation_loss: the mean square error over the validation windows after each epoch, in normalized units.
         best_epoch: the epoch, counted from 0, whose weights were kept.
-        seconds: how long it took.
+        seconds: how long it took, all of its sessions together.
     """
 
     training_loss: tuple[float, ...]
@@ -73,87 +109,309 @@ class TrainingRecord:
     seconds: float
 
 
-class _Module(lightning.LightningModule):
-    """A network with its loss and its optimizer, as Lightning wants them."""
+@dataclass(frozen=True)
+class Run:
+    """A folder in which a fit keeps what it takes to go on, and says how it goes.
 
-    def __init__(
-        self, network: nn.Module, horizon: int, config: TrainingConfig, describe: Callable[[torch.Tensor], str]
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.horizon = horizon
-        self.config = config
-        self.describe = describe
+    Attributes:
+        folder: where its files are.
+        fingerprint: what decides the result: configuration, data and versions, as plain values by name. A fit goes on
+            only from a checkpoint with the same.
+    """
 
-    def training_step(self, batch: ToldBatch, index: int) -> torch.Tensor:
-        history, target, starts, context = batch
-        loss: torch.Tensor = forecast_loss(
-            rollout(self.network, history, self.horizon, context=context),
-            target,
-            alpha=self.config.divergence_weight,
-            reduction=self.config.divergence_reduction,
-        )
-        if not torch.isfinite(loss):
-            raise StforecastError(
-                ErrorKind.TRAIN_DIVERGED,
-                f"the loss became {loss.item()} in epoch {self.current_epoch}, batch {index} (windows that begin "
-                f"at {self.describe(starts)}); lower learning_rate ({self.config.learning_rate:g}) or look at them",
-            )
-        self.log("training_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(history))
-        return loss
+    folder: Path
+    fingerprint: Mapping[str, Any]
 
-    def validation_step(self, batch: ToldBatch, index: int) -> None:  # noqa: ARG002  # Lightning passes it by name
-        history, target, _, context = batch
-        error = nn.functional.mse_loss(rollout(self.network, history, self.horizon, context=context), target)
-        self.log("validation_loss", error, prog_bar=True, batch_size=len(history))
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)
-        steps = int(self.trainer.estimated_stepping_batches)
-        warm_up = max(steps // 20, 1)
-        rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=warm_up)
-        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps - warm_up, 1))
-        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[warm_up])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.folder / "checkpoints"
 
 
-class _KeepBest(Callback):
-    """Remembers each epoch's losses and the weights with the lowest validation loss."""
+@dataclass
+class _Told:
+    """Windows with what the network is told of them, as an iterable that Lightning takes; each pass is another.
 
-    def __init__(self) -> None:
-        self.training_loss: list[float] = []
-        self.validation_loss: list[float] = []
-        self.best_epoch = -1
-        self.weights: Weights = {}
+    Attributes:
+        windows: the windows.
+        context: what the network is told of them.
+        passes: the number of the next pass.
+        skip: how many of its batches were given in an earlier session.
+    """
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        training, validation = (float(trainer.callback_metrics[f"{name}_loss"]) for name in ("training", "validation"))
-        if validation < min(self.validation_loss, default=math.inf):
-            self.best_epoch = trainer.current_epoch
-            network = pl_module.network
-            assert isinstance(network, nn.Module)
-            self.weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-        self.training_loss.append(training)
-        self.validation_loss.append(validation)
-
-
-class _Epochs:
-    """Windows with what the network is told of them, as an iterable that Lightning takes; each pass is another."""
-
-    def __init__(self, windows: Windows, context: Context) -> None:
-        self.windows = windows
-        self.context = context
-        self.passes = 0
+    windows: Windows
+    context: Context
+    passes: int = 0
+    skip: int = 0
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __iter__(self) -> Iterator[ToldBatch]:
-        batches = self.windows.epoch(self.passes)
-        self.passes += 1
+        batches = itertools.islice(self.windows.epoch(self.passes), self.skip, None)
+        self.passes, self.skip = self.passes + 1, 0
         length = self.windows.history + self.windows.horizon
         for history, target, starts in batches:
             yield history, target, starts, self.context.of(starts.numpy(), length)
+
+
+class _Module(lightning.LightningModule):
+    """A network with its loss, its optimizer and its windows, as Lightning wants them."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        windows: Mapping[str, Windows],
+        context: Context,
+        config: TrainingConfig,
+        area: Tensor | None,
+        describe: Callable[[Tensor], str],
+    ) -> None:
+        super().__init__()
+        self.network, self.config, self.context, self.windows = network, config, context, windows
+        self.describe = describe
+        self.horizon = windows["validation"].horizon
+        self.register_buffer("area", area, persistent=False)
+        self.told: _Told | None = None
+        # Sums and counts of the epoch so far; they travel with a checkpoint.
+        self.totals = {part: [0.0, 0.0] for part in windows}
+
+    def _told_of(self, part: str) -> _Told:
+        windows, world = self.windows[part], self.trainer.world_size
+        return _Told(windows if world == 1 else windows.shard(self.global_rank, world), self.context)
+
+    def train_dataloader(self) -> _Told:
+        told = self._told_of("train")
+        if self.told is not None:
+            told.passes, told.skip = self.told.passes, self.told.skip
+        self.told = told
+        return told
+
+    def val_dataloader(self) -> _Told:
+        return self._told_of("validation")
+
+    def training_step(self, batch: ToldBatch, index: int) -> Tensor:
+        history, target, starts, context = batch
+        steps = 1 + self.current_epoch * self.config.rollout_steps // self.config.epochs
+        target = target[:, : steps * self.horizon]
+        loss: Tensor = forecast_loss(
+            rollout(self.network, history, target.shape[1], context=context),
+            target,
+            alpha=self.config.divergence_weight,
+            reduction=self.config.divergence_reduction,
+            area=cast(Tensor | None, self.area),
+        )
+        if not torch.isfinite(loss):
+            raise self._diverged(f"the loss became {loss.item()}", index, starts)
+        self._count("train", loss.detach(), len(history))
+        self.log("training_loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(history))
+        self._batch = (index, starts)
+        return loss
+
+    def validation_step(self, batch: ToldBatch, index: int) -> None:
+        history, target, _, context = batch
+        error = square_error(
+            rollout(self.network, history, self.horizon, context=context), target, cast(Tensor | None, self.area)
+        )
+        self._count("validation", error, len(history))
+        self.log("validation_loss", error, prog_bar=True, batch_size=len(history), sync_dist=True)
+
+    def _count(self, part: str, loss: Tensor, windows: int) -> None:
+        total = self.totals[part]
+        total[0], total[1] = total[0] + float(loss) * windows, total[1] + windows
+
+    def mean_loss(self, part: str) -> float:
+        """The mean loss over all windows of a part so far, of all processes; it starts anew afterwards."""
+        gathered = self.all_gather(torch.tensor(self.totals[part], dtype=torch.float64))
+        assert isinstance(gathered, Tensor)
+        total, count = gathered.reshape(-1, 2).sum(dim=0).tolist()
+        self.totals[part] = [0.0, 0.0]
+        return float(total / count) if count else math.nan
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        parameters = [weights for group in optimizer.param_groups for weights in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.gradient_clip)
+        if not torch.isfinite(norm):
+            raise self._diverged(f"the gradient became {norm.item()}", *self._batch)
+
+    def _diverged(self, what: str, index: int, starts: Tensor) -> StforecastError:
+        return StforecastError(
+            ErrorKind.TRAIN_DIVERGED,
+            f"{what} in epoch {self.current_epoch}, batch {index} (windows that begin at {self.describe(starts)}); "
+            f"lower learning_rate ({self.config.learning_rate:g}) or look at them",
+        )
+
+    def configure_optimizers(self) -> Any:
+        config, named = self.config, list(self.named_parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [weights for _, weights in named if weights.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [weights for _, weights in named if weights.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule: torch.optim.lr_scheduler.LRScheduler
+        if config.schedule == "one_cycle":
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=max(steps, 2))
+        elif config.schedule == "constant":
+            schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        else:
+            warm_up = max(steps // 20, 1)
+            rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=warm_up)
+            fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps - warm_up, 1))
+            schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[warm_up])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["totals"] = {part: list(total) for part, total in self.totals.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.totals = checkpoint["totals"]
+
+
+@dataclass
+class _KeepBest(Callback):
+    """Remembers each epoch's losses and the weights with the lowest validation loss.
+
+    Attributes:
+        table: a file to write the epochs into, if any.
+        history: one row an epoch.
+        weights: of the best epoch.
+        best_epoch: counted from 0.
+        seconds: how long earlier sessions took.
+    """
+
+    table: Path | None
+    history: list[dict[str, float]] = field(default_factory=list)
+    weights: Weights = field(default_factory=dict)
+    best_epoch: int = -1
+    seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # An average of the weights stands in for them until all callbacks have seen the end of the validation, so this
+        # one stands before it in their list.
+        module = cast(_Module, pl_module)
+        validation = module.mean_loss("validation")
+        if validation < min((row["validation_loss"] for row in self.history), default=math.inf):
+            self.best_epoch = trainer.current_epoch
+            state = module.network.state_dict()
+            self.weights = {name: value.detach().cpu().clone() for name, value in state.items()}
+        row = {
+            "epoch": trainer.current_epoch,
+            "training_loss": module.mean_loss("train"),
+            "validation_loss": validation,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(self.all_seconds, 1),
+        }
+        self.history.append(row)
+        if self.table is not None and trainer.is_global_zero:
+            with replacing(self.table) as temporary, temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(row))
+                writer.writeheader()
+                writer.writerows(self.history)
+
+    @property
+    def all_seconds(self) -> float:
+        """How long all sessions took so far."""
+        return self.seconds + time.monotonic() - self.started
+
+    def losses(self, name: str) -> tuple[float, ...]:
+        """A loss by epoch."""
+        return tuple(row[name] for row in self.history)
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = {"history": self.history, "weights": self.weights, "best_epoch": self.best_epoch}
+        return kept | {"seconds": self.all_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history, self.weights = state_dict["history"], state_dict["weights"]
+        self.best_epoch, self.seconds = state_dict["best_epoch"], state_dict["seconds"]
+
+
+class _Checkpoints(Callback):
+    """Saves where a fit is: after each epoch, each minute, and when it is asked to end.
+
+    The position in the pass and the state of the random generators are saved with the rest, so that a fit which goes on
+    is the same to the last bit.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.saved = time.monotonic()
+        self.interrupted = threading.Event()
+        self.random: dict[str, Any] | None = None
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any, **__: Any
+    ) -> None:
+        if self.interrupted.is_set() or time.monotonic() - self.saved >= _CHECKPOINT_SECONDS:
+            self._save_in_pass(trainer)
+        if self.interrupted.is_set():
+            raise KeyboardInterrupt
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        # Lightning raises this between two steps, so weights and optimizer are of the same one.
+        if isinstance(exception, SIGTERMException):
+            self._save_in_pass(trainer)
+
+    def _save_in_pass(self, trainer: lightning.Trainer) -> None:
+        steps = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        # The last step of a pass is followed by its validation; what is saved then is the whole pass.
+        if steps < trainer.num_training_batches:
+            self._save(trainer, trainer.current_epoch, steps)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._save(trainer, trainer.current_epoch + 1, 0)
+
+    def _save(self, trainer: lightning.Trainer, passes: int, skip: int) -> None:
+        self.position = {"passes": passes, "skip": skip}
+        trainer.save_checkpoint(self.run.checkpoints / f"{trainer.global_step:09d}.ckpt")
+        if trainer.is_global_zero:
+            prune(self.run.checkpoints, keep=2)
+        self.saved = time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        generators = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        checkpoint["stforecast"] = {
+            "fingerprint": dict(self.run.fingerprint),
+            "random": generators,
+            **self.position,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        ours = checkpoint["stforecast"]
+        module = cast(_Module, pl_module)
+        module.told = _Told(module.windows["train"], module.context, ours["passes"], ours["skip"])
+        self.random = ours["random"]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.random is not None:
+            torch.set_rng_state(self.random["cpu"])
+            torch.cuda.set_rng_state_all(self.random["cuda"])
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Ends a fit behind the step that an interrupt falls into; a second interrupt ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.getsignal(signal.SIGINT)
+
+        def catch(*_: Any) -> None:
+            self.interrupted.set()
+            signal.signal(signal.SIGINT, previous)
+
+        signal.signal(signal.SIGINT, catch)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
 
 
 def train(
@@ -163,57 +421,93 @@ def train(
     config: TrainingConfig,
     *,
     context: Context,
-    describe: Callable[[torch.Tensor], str],
+    describe: Callable[[Tensor], str],
+    area: Tensor | None = None,
+    run: Run | None = None,
+    trainer_options: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> TrainingRecord:
     """The record of fitting `network` in place; it ends with the weights of the best epoch on the validation windows.
 
     Args:
-        network: maps (batch, time, channel, y, x) to the same shape.
-        training: the windows to learn from.
+        network: maps (batch, time, channel, y, x) to what follows.
+        training: the windows to learn from, their horizon `rollout_steps` times that of the validation windows.
         validation: the windows that choose the weights.
         config: how to learn.
         context: what the network is told of windows besides.
         describe: the times of windows, from their rows, for the message of a loss that is not finite.
+        area: the weight of each cell, (y, x), of mean 1, if cells are weighted.
+        run: where to keep checkpoints and the table of epochs; a fit that is there already is gone on with.
+        trainer_options: what else to tell `lightning.Trainer`: devices, strategy, precision, logger, callbacks …
         progress: whether to draw a progress bar.
 
     Raises:
-        StforecastError: TRAIN_DIVERGED, naming epoch, batch and windows, when the loss is not finite; or after an
-            epoch without a finite validation loss.
+        StforecastError: TRAIN_DIVERGED, naming epoch, batch and windows, when loss or gradient are not finite; or after
+            an epoch without a finite validation loss; RESUME_MISMATCH, naming what differs, if the run was begun with
+            another configuration, other data or another version; ARGUMENT for an option that is not the caller's.
     """
-    started = time.monotonic()
-    keep = _KeepBest()
+    options = dict(trainer_options or {})
+    ours = [name for name in _OUR_OPTIONS if name in options]
+    if ours:
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"{', '.join(ours)} cannot be told to Lightning; TrainingConfig settles that"
+        )
+    keep = _KeepBest(None if run is None else run.folder / "metrics.csv")
+    callbacks: list[Callback] = [keep, *([RichProgressBar(refresh_rate=5)] if progress else [])]
+    if config.weight_averaging:
+        callbacks.append(_averaging(config.weight_averaging))
+    if config.patience is not None:
+        callbacks.append(EarlyStopping("validation_loss", patience=config.patience, check_finite=False))
+    checkpoints = None if run is None else _Checkpoints(run)
+    if checkpoints is not None:
+        callbacks.append(checkpoints)
+    callbacks += options.pop("callbacks", [])
+    windows = {"train": training, "validation": validation}
+    module = _Module(network, windows, context, config, area, describe)
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=config.epochs,
-            # Windows are not split among processes yet, so several cards would all do the same work.
-            devices=1,
-            gradient_clip_val=config.gradient_clip,
-            callbacks=[keep, *([RichProgressBar(refresh_rate=5)] if progress else [])],
+            callbacks=callbacks,
             enable_progress_bar=progress,
             enable_checkpointing=False,
             enable_model_summary=False,
-            logger=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
+            plugins=[WholeFiles()],
+            **{"devices": 1, "logger": False, "log_every_n_steps": 10} | options,
         )
-        try:
-            module = _Module(network, training.horizon, config, describe)
-            trainer.fit(module, _Epochs(training, context), _Epochs(validation, context))
-        except SystemExit as ended:
-            # Lightning ends the whole process on Ctrl-C, with a status that says nothing.
-            raise KeyboardInterrupt from ended
+        resumed = None if run is None else latest_checkpoint(run.checkpoints, run.fingerprint)
+        with nullcontext() if checkpoints is None else checkpoints.catching():
+            try:
+                trainer.fit(module, ckpt_path=resumed, weights_only=True)
+            except SystemExit as ended:
+                # Lightning ends the whole process on Ctrl-C and SIGTERM, with a status that says nothing.
+                if trainer.received_sigterm:
+                    raise SystemExit(128 + signal.SIGTERM) from ended
+                raise KeyboardInterrupt from ended
     if not keep.weights:
         raise StforecastError(
             ErrorKind.TRAIN_DIVERGED,
-            f"no epoch had a finite validation loss ({keep.validation_loss}); lower learning_rate "
+            f"no epoch had a finite validation loss ({keep.losses('validation_loss')}); lower learning_rate "
             f"({config.learning_rate:g})",
         )
     network.load_state_dict(keep.weights)
     network.cpu().eval()
     return TrainingRecord(
-        tuple(keep.training_loss), tuple(keep.validation_loss), keep.best_epoch, round(time.monotonic() - started, 1)
+        keep.losses("training_loss"), keep.losses("validation_loss"), keep.best_epoch, round(keep.all_seconds, 1)
     )
+
+
+def _averaging(decay: float) -> WeightAveraging:
+    """An exponential moving average of the weights whose decay grows to `decay`."""
+
+    def average(averaged: Tensor, current: Tensor, number: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        step = float(number)
+        return averaged.lerp(current, 1 - min(decay, (1 + step) / (10 + step)))
+
+    return WeightAveraging(avg_fn=average)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ STOREYS = (
     {"time_axis", "time_features"},
     {"grid"},
     {"split", "normalization", "channels", "limits"},
-    {"windows", "models", "sources", "store", "forecasts", "baselines"},
+    {"checkpoints", "windows", "models", "sources", "store", "forecasts", "baselines"},
     {"networks"},
     {"training", "verification", "plot", "inspection", "harmonisation"},
     {"forecaster"},

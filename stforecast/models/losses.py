@@ -9,7 +9,14 @@ from stforecast.errors import ErrorKind, StforecastError
 Reduction = Literal["mean", "sum"]
 
 
-def forecast_loss(prediction: Tensor, target: Tensor, *, alpha: float = 0.1, reduction: Reduction = "mean") -> Tensor:
+def forecast_loss(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.1,
+    reduction: Reduction = "mean",
+    area: Tensor | None = None,
+) -> Tensor:
     """Mean square error + alpha · `differential_divergence`, a float32 scalar.
 
     `reduction` is the divergence's alone; the square error is always the mean over all elements. Were it summed too,
@@ -24,12 +31,20 @@ def forecast_loss(prediction: Tensor, target: Tensor, *, alpha: float = 0.1, red
         target: what they should be, the same shape.
         alpha: weight of the divergence; 0 is the plain mean square error.
         reduction: of the divergence.
+        area: the weight of each cell's square error, (y, x), of mean 1; all alike by default.
 
     Raises:
         StforecastError: what `differential_divergence` refuses.
     """
     divergence = differential_divergence(prediction, target, reduction=reduction)
-    return nn.functional.mse_loss(prediction.float(), target.float()) + alpha * divergence
+    return square_error(prediction, target, area) + alpha * divergence
+
+
+def square_error(prediction: Tensor, target: Tensor, area: Tensor | None = None) -> Tensor:
+    """The mean square error, a float32 scalar, weighted by `area` (y, x), of mean 1, if it is given."""
+    if area is None:
+        return nn.functional.mse_loss(prediction.float(), target.float())
+    return (area * (prediction.float() - target.float()).square()).mean()
 
 
 def differential_divergence(

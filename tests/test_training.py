@@ -1,0 +1,275 @@
+"""Fits that are interrupted, diverge, find damaged checkpoints or are told otherwise; and what the options do."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from factory import make_series
+from torch import nn
+
+from stforecast import training
+from stforecast.checkpoints import WholeFiles, latest_checkpoint
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.forecaster import Forecaster, fit
+from stforecast.models.losses import forecast_loss, square_error
+from stforecast.networks import NetworkConfig
+from stforecast.split import Split
+from stforecast.store import prepare
+from stforecast.training import TrainingConfig
+
+SMALL = NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2, drop_path=0.3)
+# 51 windows, so 7 steps an epoch.
+CONFIG = TrainingConfig(epochs=3, batch_size=8, weight_averaging=0.9, weight_decay=0.01)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    series = make_series()
+    split = Split.by_fraction(series["time"].to_numpy())
+    return prepare(series, tmp_path_factory.mktemp("stores") / "s.zarr", split).load()
+
+
+def fitted(stored: xr.Dataset, config: TrainingConfig = CONFIG, **options: object) -> Forecaster:
+    return fit(stored, history=4, horizon=2, network=SMALL, training=config, **options)
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(training.Callback):
+    """Ends a fit behind a step, as a crash would, or does something there."""
+
+    def __init__(self, step: int, do: Callable[[], None] | None = None) -> None:
+        self.step, self.do = step, do
+
+    def on_train_batch_end(self, trainer: object, *_: object) -> None:
+        if trainer.global_step == self.step:
+            if self.do is None:
+                raise Stop
+            self.do()
+
+
+@pytest.fixture(scope="module")
+def whole(stored: xr.Dataset) -> Forecaster:
+    return fitted(stored)
+
+
+@pytest.mark.parametrize("step", [1, 6, 7, 8, 13, 20, 21])
+def test_m04_cat_i02_a_fit_goes_on_to_the_same_weights_bit_by_bit(
+    tmp_path: Path, stored: xr.Dataset, whole: Forecaster, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    with pytest.raises(Stop):
+        fitted(stored, run=tmp_path / "run", lightning={"callbacks": [StopAt(step)]})
+    resumed = fitted(stored, run=tmp_path / "run")
+    assert resumed.weights_hash() == whole.weights_hash()
+    for name in ("training_loss", "validation_loss", "best_epoch"):
+        assert resumed.training[name] == whole.training[name]
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
+
+
+def test_a_run_that_is_whole_gives_the_same_model_again(tmp_path: Path, stored: xr.Dataset, whole: Forecaster) -> None:
+    first = fitted(stored, run=tmp_path / "run")
+    again = fitted(stored, run=tmp_path / "run")
+    assert first.weights_hash() == again.weights_hash() == whole.weights_hash()
+    assert again.training["training_loss"] == whole.training["training_loss"]
+
+
+def test_a_run_says_what_it_is_and_how_it_went(tmp_path: Path, stored: xr.Dataset) -> None:
+    model = fitted(stored, run=tmp_path / "run")
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert described["training seed"] == 0
+    assert described["network drop_path"] == 0.3
+    assert {"data", "version torch", "platform", "threads"} <= described.keys()
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["validation_loss"]) for row in rows] == list(model.training["validation_loss"])
+    assert (tmp_path / "run" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"training": replace(CONFIG, learning_rate=0.01)}, r"training learning_rate was 0.001, now 0.01"),
+        ({"network": replace(SMALL, hidden_temporal=16)}, "network hidden_temporal was 8, now 16"),
+        ({"history": 3}, "history was 4, now 3"),
+    ],
+)
+def test_cat_i03_a_run_that_was_begun_otherwise_is_not_gone_on_with(
+    tmp_path: Path, stored: xr.Dataset, change: dict, words: str
+) -> None:
+    options = {"history": 4, "horizon": 2, "network": SMALL, "training": CONFIG, "run": tmp_path / "run"}
+    fit(stored, **options)
+    with pytest.raises(StforecastError, match=words) as caught:
+        fit(stored, **options | change)
+    assert caught.value.kind == ErrorKind.RESUME_MISMATCH
+    other = stored + 0.1
+    for name in stored.data_vars:
+        other[name].attrs = stored[name].attrs
+    with pytest.raises(StforecastError, match=r"data was [0-9a-f]+, now [0-9a-f]+\); take what it was begun with"):
+        fit(other.assign_attrs(stored.attrs), **options)
+
+
+def test_cat_i04_m03_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, stored: xr.Dataset, whole: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    with pytest.raises(Stop):
+        fitted(stored, run=tmp_path / "run", lightning={"callbacks": [StopAt(12)]})
+    before, newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 4
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match=f"{newest.name} is not what was written there.* going on from the one before"):
+        assert (
+            latest_checkpoint(newest.parent, WholeFiles().load_checkpoint(before)["stforecast"]["fingerprint"])
+            == before
+        )
+    with pytest.warns(UserWarning, match="going on from the one before"):
+        resumed = fitted(stored, run=tmp_path / "run")
+    assert resumed.weights_hash() == whole.weights_hash()
+
+
+@pytest.mark.parametrize("place", [0, 30, 60, -1])
+def test_m02_j04_j03_a_flipped_bit_or_a_cut_in_a_checkpoint_is_noticed(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "1.ckpt"
+    WholeFiles().save_checkpoint({"weights": torch.arange(9)}, path)
+    content = path.read_bytes()
+    assert WholeFiles().load_checkpoint(path)["weights"].tolist() == list(range(9))
+    flipped = bytearray(content)
+    flipped[place] ^= 1
+    for damaged in (bytes(flipped), content[:place] if place > 0 else b""):
+        path.write_bytes(damaged)
+        with pytest.raises(StforecastError, match="is not what was written there") as caught:
+            WholeFiles().load_checkpoint(path)
+        assert caught.value.kind == ErrorKind.CKPT_CORRUPT
+
+
+def test_m01_j01_j02_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'boom'}",)
+
+    WholeFiles().save_checkpoint({"weights": Bomb()}, tmp_path / "1.ckpt")
+    with pytest.raises(StforecastError, match="holds more than tensors and plain values") as caught:
+        WholeFiles().load_checkpoint(tmp_path / "1.ckpt")
+    assert caught.value.kind == ErrorKind.CKPT_UNSAFE
+    assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_g18_an_interrupted_fit_keeps_the_step_that_it_was_in(
+    tmp_path: Path, stored: xr.Dataset, whole: Forecaster, number: signal.Signals
+) -> None:
+    # Without the interrupt nothing would be saved before the end of the first epoch, at step 7.
+    signalled = StopAt(4, lambda: os.kill(os.getpid(), number))
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
+        fitted(stored, run=tmp_path / "run", lightning={"callbacks": [signalled]})
+    assert caught.type is KeyboardInterrupt or caught.value.code == 128 + number
+    (path,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert 4 <= int(path.stem) < 7
+    assert fitted(stored, run=tmp_path / "run").weights_hash() == whole.weights_hash()
+
+
+def test_g07_a_kill_at_any_moment_leaves_a_checkpoint_to_go_on_from(
+    tmp_path: Path, stored: xr.Dataset, whole: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        child = multiprocessing.get_context("fork").Process(
+            target=fitted, args=(stored,), kwargs={"run": tmp_path / "r"}
+        )
+        child.start()
+        time.sleep(float(rng.uniform(0.1, 1.0)))
+        child.kill()
+        child.join()
+        for path in (tmp_path / "r" / "checkpoints").glob("*.ckpt"):
+            WholeFiles().load_checkpoint(path)
+    assert fitted(stored, run=tmp_path / "r").weights_hash() == whole.weights_hash()
+
+
+def test_m05_d09_a_gradient_that_is_not_finite_stops_the_fit(stored: xr.Dataset, monkeypatch) -> None:
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            return frames[:, :2] + self.weight.sqrt()
+
+    monkeypatch.setattr("stforecast.networks.NetworkShape.build", lambda *_: Root())
+    with pytest.raises(StforecastError, match="the gradient became inf in epoch 0, batch 0 .*begin at 2016") as caught:
+        fitted(stored)
+    assert caught.value.kind == ErrorKind.TRAIN_DIVERGED
+
+
+def test_a_rollout_learns_from_its_own_output(stored: xr.Dataset) -> None:
+    one, two = (fitted(stored, replace(CONFIG, rollout_steps=steps)) for steps in (1, 2))
+    assert one.training["windows"] == {"train": 51, "validation": 3}
+    assert two.training["windows"] == {"train": 49, "validation": 3}
+    assert one.weights_hash() != two.weights_hash()
+
+
+def test_patience_ends_a_fit_that_gets_no_better(stored: xr.Dataset) -> None:
+    config = TrainingConfig(epochs=60, batch_size=8, learning_rate=0.05, patience=2)
+    training = fitted(stored, config).training
+    assert len(training["validation_loss"]) == training["best_epoch"] + 3 < 60
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant", "cosine"])
+def test_each_schedule_has_its_highest_rate(tmp_path: Path, stored: xr.Dataset, schedule: str) -> None:
+    config = TrainingConfig(epochs=4, batch_size=8, learning_rate=0.01, schedule=schedule)
+    fitted(stored, config, run=tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    assert max(rates) <= 0.0101
+    assert rates == [0.01] * 4 if schedule == "constant" else rates[-1] < 1e-4
+
+
+def test_a_weighted_error_equals_its_formula_and_leaves_the_divergence_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = (torch.randn(2, 4, 1, 3, 5, generator=generator) for _ in range(2))
+    area = torch.rand(3, 1, generator=generator).expand(3, 5)
+    area = area / area.mean()
+    expected = (((prediction - target) ** 2) * area).mean()
+    torch.testing.assert_close(square_error(prediction, target, area), expected)
+    torch.testing.assert_close(square_error(prediction, target, torch.ones(3, 5)), square_error(prediction, target))
+    apart = forecast_loss(prediction, target, area=area) - forecast_loss(prediction, target)
+    torch.testing.assert_close(apart, expected - square_error(prediction, target))
+
+
+def test_validation_is_weighted_as_training_is(stored: xr.Dataset) -> None:
+    plain, weighted = (fitted(stored, replace(CONFIG, area_weighted=flag)).training for flag in (False, True))
+    assert plain["validation_loss"] != weighted["validation_loss"]
+
+
+def test_what_is_settled_by_the_configuration_cannot_be_told_to_lightning(stored: xr.Dataset) -> None:
+    with pytest.raises(StforecastError, match="max_epochs cannot be told to Lightning") as caught:
+        fitted(stored, lightning={"max_epochs": 3})
+    assert caught.value.kind == ErrorKind.ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"schedule": "sine"}, "schedule must be 'cosine' or 'one_cycle' or 'constant', not 'sine'"),
+        ({"weight_averaging": 1.0}, "weight_averaging must be at least 0 and below 1, not 1.0"),
+        ({"patience": 0}, "patience must be above 0, not 0"),
+        ({"rollout_steps": 0}, "rollout_steps must be above 0"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(options: dict, match: str) -> None:
+    with pytest.raises(StforecastError, match=match):
+        TrainingConfig(**options)
