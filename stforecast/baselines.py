@@ -138,7 +138,7 @@ class Climatology:
 
 @dataclass(frozen=True, eq=False)
 class HistoricalAverage:
-    """The mean of each cell for each weekday and slot of the day, on the series' own clock.
+    """The mean, or the median, of each cell for each weekday and slot of the day, on the series' own clock.
 
     A slot that no day of that weekday has seen falls back on its mean over all days, else it is NaN.
 
@@ -153,8 +153,12 @@ class HistoricalAverage:
     name: ClassVar[str] = "historical average"
 
     @staticmethod
-    def fit(series: xr.Dataset) -> "HistoricalAverage":
+    def fit(series: xr.Dataset, *, robust: bool = False) -> "HistoricalAverage":
         """The averages of a training part, (time, [level,] Y, X), read in blocks of time; NaNs are left out.
+
+        Args:
+            series: the training part.
+            robust: whether to take medians, on which a blizzard or a holiday among the weeks has no weight.
 
         Raises:
             StforecastError: what `check_series` raises; TIME_FREQ if the step neither divides a day nor is whole days.
@@ -165,7 +169,7 @@ class HistoricalAverage:
                 ErrorKind.TIME_FREQ,
                 f"a historical average needs a step that divides a day, not {show_step(step)}; resample the series",
             )
-        return _fit_average(series, step)
+        return _fit_average(series, step, robust=robust)
 
     def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
         """A forecast as `Baseline.predict` describes it; it needs no frames of the series.
@@ -253,12 +257,93 @@ class DampedAnomalyPersistence:
         return _forecast(series, values, inits, leads, source=f"{cycle.name} and damped anomaly persistence")
 
 
+@dataclass(frozen=True, eq=False)
+class LaggedRegression:
+    """The mean cycle at the valid time, plus a regression on the last departures from it, for each cell and lead time.
+
+    The departures of the last frames, of all variables where they are few, are weighted by ridge regression through the
+    origin. How strong the ridge is follows from the last quarter of the training part, forecast by the rest. The
+    forecast is cut at CF's valid_min and valid_max where the series states them.
+
+    Attributes:
+        cycle: Climatology or HistoricalAverage, as for `DampedAnomalyPersistence`.
+        coefficients: (lead_time, feature, [level,] Y, X), float64; features are the frames of the history, the oldest
+            first, and within each the channels, all of them or the own.
+        error: the root mean square error in the training part, (lead_time, [level,] Y, X).
+        spread: the root of the mean square anomaly of the training part, ([level,] Y, X).
+        history: how many frames it sees.
+        is_joint: whether every channel sees all channels, or only itself.
+    """
+
+    cycle: Cycle
+    coefficients: xr.Dataset = field(repr=False)
+    error: xr.Dataset = field(repr=False)
+    spread: xr.Dataset = field(repr=False)
+    history: int
+    is_joint: bool
+
+    @staticmethod
+    def fit(series: xr.Dataset, *, horizon: int, history: int = 8, robust: bool = False) -> "LaggedRegression":
+        """The regression of a training part, (time, [level,] Y, X), for lead times of 1..horizon steps.
+
+        It is read in blocks of time. Windows with a gap in them are left out.
+
+        Args:
+            series: the training part, without NaN.
+            horizon: how many steps to forecast.
+            history: how many frames to see.
+            robust: where the cycle is one of weekdays, take medians for it, and weight a window the less the further
+                its frames depart from it, so that a blizzard among the days does not make the rule.
+
+        Raises:
+            StforecastError: what `check_series` raises; ARGUMENT if horizon or history is below 1; TIME_SHORT without
+                four windows.
+        """
+        step = check_series(series, allow_gaps=True)
+        for name, value in (("horizon", horizon), ("history", history)):
+            if value < 1:
+                raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1 step, not {value}")
+        return _fit_regression(series, step, horizon, history, robust)
+
+    def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
+        """A forecast as `Baseline.predict` describes it.
+
+        Raises:
+            StforecastError: ARGUMENT as well if a lead time was not fitted; VAR_MISSING, UNITS or GRID_SHAPE if the
+                series is not like the one of the fit.
+        """
+        inits, leads, step = _forecast_times(series, init_times, horizon)
+        fitted = self.coefficients.sizes["lead_time"]
+        if horizon > fitted:
+            raise StforecastError(
+                ErrorKind.ARGUMENT,
+                f"the regression is fitted for {fitted} lead times but {horizon} are wanted; fit it with a longer "
+                "horizon",
+            )
+        cycle = self.cycle.on(series)
+        coefficients = on_grid_of(self.coefficients, series, name="the regression")
+        times = inits[:, None] + step * np.arange(1 - self.history, 1)
+        seen = frames_at(series, times, inits, step * np.arange(1, self.history + 1), source="")
+        anomalies = _channels({name: seen[name].to_numpy() - _cycle_at(cycle, str(name), times) for name in seen})
+        weights = _channels({name: values.to_numpy() for name, values in coefficients.items()})[:horizon]
+        guess = _regressed(weights, anomalies, is_joint=self.is_joint)
+        values, first = {}, 0
+        for name, variable in series.data_vars.items():
+            own = seen[name].to_numpy()
+            count = own.shape[2] if own.ndim == 5 else 1
+            departure = guess[:, :, first : first + count].reshape(len(inits), horizon, *own.shape[2:])
+            first += count
+            known = _cycle_at(cycle, str(name), inits[:, None] + leads) + departure
+            values[name] = _within_valid_range(known, variable.attrs)
+        return _forecast(series, values, inits, leads, source=f"{cycle.name} and regression on the last anomalies")
+
+
 def fit_references(names: Sequence[str], training: xr.Dataset | None = None, *, horizon: int) -> dict[str, Baseline]:
     """Baselines by their names, fitted on the training part.
 
     Args:
         names: any of persistence, same_time_yesterday, same_time_last_week, climatology, historical_average,
-            damped_anomaly_persistence.
+            damped_anomaly_persistence, lagged_regression.
         training: (time, [level,] Y, X), the frames that may be learnt from and no others; the first three need none.
         horizon: the most steps that will be forecast.
 
@@ -290,6 +375,7 @@ _FITTED: dict[str, Callable[[xr.Dataset, int], Baseline]] = {
     "climatology": lambda training, _: Climatology.fit(training),
     "historical_average": lambda training, _: HistoricalAverage.fit(training),
     "damped_anomaly_persistence": lambda training, horizon: DampedAnomalyPersistence.fit(training, horizon=horizon),
+    "lagged_regression": lambda training, horizon: LaggedRegression.fit(training, horizon=horizon),
 }
 
 
@@ -489,11 +575,14 @@ def _has_slots(step: np.timedelta64) -> bool:
     return bool(DAY % step == np.timedelta64(0) or step % DAY == np.timedelta64(0))
 
 
-def _fit_average(series: xr.Dataset, step: np.timedelta64) -> HistoricalAverage:
+def _fit_average(series: xr.Dataset, step: np.timedelta64, *, robust: bool = False) -> HistoricalAverage:
     (time,) = find_dims(series, "T")
     slot_length = min(step, DAY.astype(step.dtype))
     rows = slots_of_week(times_of(series), slot_length)
-    tables = {name: _slot_means(series[name], time, rows, int(DAY / slot_length)) for name in series.data_vars}
+    slots = int(DAY / slot_length)
+    tables = {name: _slot_means(series[name], time, rows, slots) for name in series.data_vars}
+    if robust:
+        tables = {name: _slot_medians(series[name], time, rows, means) for name, means in tables.items()}
     return HistoricalAverage(_tables(series, ("weekday", "slot"), tables), slot_length)
 
 
@@ -513,12 +602,28 @@ def _slot_means(variable: xr.DataArray, time: str, rows: Positions, slots: int) 
     return _mean(sums, counts, otherwise=means)
 
 
+def _slot_medians(variable: xr.DataArray, time: str, rows: Positions, means: Floats) -> Floats:
+    """Medians (weekday, slot, [level,] y, x), a few rows of the grid at a time; the means where nothing was seen."""
+    medians = means.reshape(-1, *means.shape[2:]).copy()
+    ordered = _ordered(variable, time)
+    y = ordered.dims[-2]
+    at_once = max(BLOCK_BYTES // (8 * max(ordered.size // ordered.sizes[y], 1)), 1)
+    for first in range(0, ordered.sizes[y], at_once):
+        some = slice(first, first + at_once)
+        values = ordered.isel({y: some}).to_numpy().astype(np.float64)
+        for slot in np.unique(rows):
+            of_slot = values[rows == slot]
+            is_seen = ~np.isnan(of_slot).all(axis=0)
+            medians[slot, ..., some, :][is_seen] = np.nanmedian(of_slot[:, is_seen], axis=0)
+    return medians.reshape(means.shape)
+
+
 def _mean(sums: Floats, counts: Floats, *, otherwise: Floats) -> Floats:
     means: Floats = np.divide(sums, counts, out=np.broadcast_to(otherwise, sums.shape).copy(), where=counts > 0)
     return means
 
 
-def _best_cycle(series: xr.Dataset, step: np.timedelta64) -> Cycle:
+def _best_cycle(series: xr.Dataset, step: np.timedelta64, *, robust: bool = False) -> Cycle:
     """The cycle of a training part, of the kind that does better in its last quarter when fitted on the rest.
 
     Weekdays must lower the mean squared error by a tenth: on weather both are equally wrong while the first three
@@ -532,7 +637,8 @@ def _best_cycle(series: xr.Dataset, step: np.timedelta64) -> Cycle:
     early, late = series.isel({time: slice(first)}), series.isel({time: slice(first, None)})
     seasonal, weekly = _fit_climatology(early, step), _fit_average(early, step)
     ratios = [_error_ratio(late, str(name), weekly, seasonal) for name in series.data_vars]
-    return _fit_average(series, step) if np.mean(ratios) < 0.9 else _fit_climatology(series, step)
+    is_weekly = np.mean(ratios) < 0.9
+    return _fit_average(series, step, robust=robust) if is_weekly else _fit_climatology(series, step)
 
 
 def _error_ratio(series: xr.Dataset, name: str, first: Cycle, second: Cycle) -> float:
@@ -575,3 +681,179 @@ def _pairs(times: Times, origins: Times, lead: np.timedelta64) -> tuple[Position
     later = np.searchsorted(times, origins + lead).clip(max=len(times) - 1)
     is_there = times[later] == origins + lead
     return np.flatnonzero(is_there), later[is_there]
+
+
+# With more features than these, a channel sees only its own lags: normal equations grow with their square.
+_MOST_FEATURES = 48
+_RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+def _channels(values: dict[Any, Floats]) -> Floats:
+    """Values (a, b, [level,] y, x) of all variables as (a, b, channel, y, x), float64."""
+    blocks = [some if some.ndim == 5 else some[:, :, None] for some in values.values()]
+    return np.concatenate(blocks, axis=2).astype(np.float64, copy=False)
+
+
+def _regressed(weights: Floats, anomalies: Floats, *, is_joint: bool) -> Floats:
+    """Departures (init, lead, channel, y, x) by coefficients (lead, feature, channel, y, x) of a history."""
+    if is_joint:
+        b, t, c, y, x = anomalies.shape
+        joint: Floats = np.einsum("lfcyx,bfyx->blcyx", weights, anomalies.reshape(b, t * c, y, x))
+        return joint
+    own: Floats = np.einsum("lfcyx,bfcyx->blcyx", weights, anomalies)
+    return own
+
+
+@dataclass
+class _Normal:
+    """Normal equations of each group of cells: a group is a cell, or a channel of a cell.
+
+    Attributes:
+        features: (group, feature, feature), sums of products.
+        products: (group, feature, target).
+        squares: (group, target).
+        count: the sum of the windows' weights.
+    """
+
+    features: Floats
+    products: Floats
+    squares: Floats
+    count: float = 0.0
+
+    @classmethod
+    def empty(cls, groups: int, features: int, targets: int) -> "_Normal":
+        products = np.zeros((groups, features, targets))
+        return cls(np.zeros((groups, features, features)), products, np.zeros((groups, targets)))
+
+    def add(self, seen: Floats, wanted: Floats, weights: Floats) -> None:
+        """Windows' features (window, feature, group), targets (window, target, group) and weights (window,)."""
+        root = np.sqrt(weights)[:, None, None]
+        a, b = (np.ascontiguousarray((some * root).transpose(2, 1, 0)) for some in (seen, wanted))
+        self.features += a @ a.transpose(0, 2, 1)
+        self.products += a @ b.transpose(0, 2, 1)
+        self.squares += np.square(b).sum(axis=2)
+        self.count += float(weights.sum())
+
+    def __add__(self, other: "_Normal") -> "_Normal":
+        both = (self.features + other.features, self.products + other.products, self.squares + other.squares)
+        return _Normal(*both, self.count + other.count)
+
+    def solve(self, ridge: float) -> Floats:
+        """Coefficients (group, feature, target) with a ridge in units of each feature's variance."""
+        variance = np.maximum(np.einsum("gff->gf", self.features), 1e-12 * self.count + 1e-300)
+        scale = np.sqrt(variance)
+        scaled = self.features / scale[:, :, None] / scale[:, None, :]
+        scaled += (ridge + 1e-9) * np.eye(scaled.shape[1])
+        solved: Floats = np.linalg.solve(scaled, self.products / scale[:, :, None]) / scale[:, :, None]
+        return solved
+
+    def error(self, coefficients: Floats) -> Floats:
+        """The mean square error of some coefficients on these windows, (group, target)."""
+        fitted = np.einsum("gft,gft->gt", coefficients, self.products)
+        again = np.einsum("gft,gfk,gkt->gt", coefficients, self.features, coefficients, optimize=True)
+        squares: Floats = np.maximum(self.squares - 2 * fitted + again, 0) / max(self.count, 1e-300)
+        return squares
+
+
+def _fit_regression(
+    series: xr.Dataset, step: np.timedelta64, horizon: int, history: int, robust: bool
+) -> LaggedRegression:
+    (time,) = find_dims(series, "T")
+    times, names = times_of(series), list(series.data_vars)
+    cycle = _best_cycle(series, step, robust=robust)
+    length = history + horizon
+    starts = np.arange(len(times) - length + 1)
+    starts = starts[times[starts + length - 1] - times[starts] == (length - 1) * step]
+    if len(starts) < 4:
+        raise StforecastError(
+            ErrorKind.TIME_SHORT,
+            f"a regression on {history} frames for {horizon} steps wants 4 windows without a gap in the training part, "
+            f"which has {len(starts)}; take a shorter history or horizon",
+        )
+    shapes = {name: _ordered(series[name], time).shape[1:] for name in names}
+    channels = sum(shape[0] if len(shape) == 3 else 1 for shape in shapes.values())
+    y, x = next(iter(shapes.values()))[-2:]
+    is_joint = history * channels <= _MOST_FEATURES
+    groups, targets = (y * x, horizon * channels) if is_joint else (channels * y * x, horizon)
+    features = history * channels if is_joint else history
+    is_weighted = robust and isinstance(cycle, HistoricalAverage)
+    departures = _departures(series, cycle) if is_weighted else None
+    early, late = (_Normal.empty(groups, features, targets) for _ in range(2))
+    power, late_from = np.zeros((channels, y, x)), starts[len(starts) * 3 // 4]
+    largest = max((series[name] for name in names), key=lambda variable: variable.size)
+    for rows in blocks_of(largest, time):
+        own = starts[(starts >= rows.start) & (starts < rows.stop)]
+        behind = min(rows.stop + length - 1, len(times))
+        here = times[rows.start : behind]
+        read = {
+            name: (_read(series[name], time, slice(rows.start, behind)) - cycle.at(str(name), here))[:, None]
+            for name in names
+        }
+        anomalies = _channels(read)[:, 0]
+        power += np.square(anomalies[: rows.stop - rows.start]).sum(axis=0)
+        for part, some in ((early, own[own < late_from]), (late, own[own >= late_from])):
+            # A few windows at a time: each holds all its frames.
+            for first in range(0, len(some), 64):
+                chosen = some[first : first + 64] - rows.start
+                windows = anomalies[chosen[:, None] + np.arange(length)]
+                weights = np.ones(len(chosen)) if departures is None else departures[chosen + rows.start + history]
+                part.add(_grouped(windows[:, :history], is_joint), _grouped(windows[:, history:], is_joint), weights)
+    errors = [late.error(early.solve(ridge)).sum() for ridge in _RIDGES]
+    both = early + late
+    solved = both.solve(_RIDGES[int(np.argmin(errors))])
+    error = np.sqrt(both.error(solved))
+    shape = (features, horizon, channels, y, x)
+    if is_joint:
+        solved = solved.reshape(y, x, features, horizon, channels).transpose(3, 2, 4, 0, 1)
+        error = error.reshape(y, x, horizon, channels).transpose(2, 3, 0, 1)
+    else:
+        solved = solved.reshape(channels, y, x, features, horizon).transpose(4, 3, 0, 1, 2)
+        error = error.reshape(channels, y, x, horizon).transpose(3, 0, 1, 2)
+    assert solved.shape == (shape[1], shape[0], *shape[2:])
+    spread = np.sqrt(power / len(times))
+    leads = {"lead_time": step * np.arange(1, horizon + 1)}
+    return LaggedRegression(
+        cycle,
+        _tables(series, ("lead_time", "feature"), _by_variable(solved, shapes)).assign_coords(leads),
+        _tables(series, ("lead_time",), _by_variable(error, shapes)).assign_coords(leads),
+        _tables(series, (), _by_variable(spread, shapes)),
+        history,
+        is_joint,
+    )
+
+
+def _grouped(frames: Floats, is_joint: bool) -> Floats:
+    """Frames (window, frame, channel, y, x) as (window, feature, group)."""
+    n, t, c = frames.shape[:3]
+    return frames.reshape(n, t * c, -1) if is_joint else frames.reshape(n, t, -1)
+
+
+def _by_variable(values: Floats, shapes: dict[Any, tuple[int, ...]]) -> dict[Any, Floats]:
+    """Values (…, channel, y, x) by variable, (…, [level,] y, x)."""
+    found, first = {}, 0
+    for name, shape in shapes.items():
+        count = shape[0] if len(shape) == 3 else 1
+        some = values[..., first : first + count, :, :]
+        found[name] = some if len(shape) == 3 else some[..., 0, :, :]
+        first += count
+    return found
+
+
+def _departures(series: xr.Dataset, cycle: Cycle) -> Floats:
+    """The weight of each frame, by how far its day departs from the cycle: a half where it does so by the median.
+
+    Days, and not frames, because what makes a day unlike others lasts for hours.
+    """
+    (time,) = find_dims(series, "T")
+    times, squares = times_of(series), np.zeros(series.sizes[time])
+    for name in series.data_vars:
+        own = np.zeros(len(times))
+        for rows in blocks_of(series[name], time):
+            anomalies = _read(series[name], time, rows) - cycle.at(str(name), times[rows])
+            own[rows] = np.square(anomalies).mean(axis=tuple(range(1, anomalies.ndim)))
+        squares += own / max(own.mean(), 1e-300)
+    _, day = np.unique(times.astype("datetime64[D]"), return_inverse=True)
+    by_day = np.bincount(day, squares) / np.bincount(day)
+    median = float(np.median(by_day))
+    weights: Floats = (median / (by_day + median + 1e-300))[day]
+    return weights

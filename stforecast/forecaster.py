@@ -441,10 +441,10 @@ def fit(
         windows = _windows_of_store(Path(opened.encoding["source"]), channels, cut, memory_limit)
     shape = NetworkShape(history, horizon, len(channels))
     context = Context(times, step, history, None, size.lag_times)
-    if size.first_guess == "damped_anomaly":
+    if size.first_guess == "regression":
         part = opened.isel(time=rows["train"])
-        tables = Tables.of(normalization.apply(part), channels, horizon)
-        shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes))
+        tables = Tables.of(part, normalization, channels, history=history, horizon=horizon)
+        shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes), is_joint=tables.is_joint)
         context = replace(context, columns=tables.columns, **_frames_for_lags(windows["train"], size))
     area = None
     if config.area_weighted:

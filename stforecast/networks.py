@@ -9,16 +9,18 @@ import torch
 import xarray as xr
 from torch import nn
 
-from stforecast.baselines import Climatology, DampedAnomalyPersistence
+from stforecast.baselines import Climatology, LaggedRegression
 from stforecast.channels import Channels
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, find_dims
 from stforecast.models.first_guess import Columns, CorrectedFirstGuess, TimeColumns
 from stforecast.models.tau import TAU, ResidualToLastFrame
+from stforecast.normalization import Normalization
 from stforecast.time_axis import Times, parse_step
+from stforecast.units import canonical_units
 from stforecast.windows import Rows
 
-FirstGuess = Literal["none", "last_frame", "damped_anomaly"]
+FirstGuess = Literal["none", "last_frame", "regression"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,12 @@ class NetworkConfig:
         mlp_ratio: how much wider the inside of a block's MLP is.
         drop_path: stochastic depth of the last block.
         first_guess: what the network's output is added to: "none", as published; the "last_frame"; or the mean cycle
-            of the training period with the last anomaly damped ("damped_anomaly"), where the network also sees the
-            calendar, the cycle and what is known of each place. See `CorrectedFirstGuess`.
+            of the training period with a "regression" on the anomalies of the history, fitted cell by cell, where the
+            network also sees the calendar, the cycle and what is known of each place. See `CorrectedFirstGuess` and
+            `LaggedRegression`.
         lags: how far back are the earlier frames that the network sees besides, for each frame of history and horizon,
-            e.g. ("1D", "7D"). One that is absent, or behind the init time, is left out. With damped_anomaly only.
-        embedding: planes that are learnt, by which the network can tell cells apart. With damped_anomaly only.
+            e.g. ("1D", "7D"). One that is absent, or behind the init time, is left out. With regression only.
+        embedding: planes that are learnt, by which the network can tell cells apart. With regression only.
         circular: whether the first and the last column are neighbours; by default where the grid spans the globe. The
             published network has it False.
     """
@@ -59,8 +62,8 @@ class NetworkConfig:
                 ErrorKind.ARGUMENT,
                 f"first_guess must be one of {', '.join(get_args(FirstGuess))}, not {self.first_guess!r}",
             )
-        if self.first_guess != "damped_anomaly" and (self.lags or self.embedding):
-            raise StforecastError(ErrorKind.ARGUMENT, "lags and embedding want first_guess='damped_anomaly'")
+        if self.first_guess != "regression" and (self.lags or self.embedding):
+            raise StforecastError(ErrorKind.ARGUMENT, "lags and embedding want first_guess='regression'")
         for lag in self.lags:
             parse_step(lag, name="lags")
 
@@ -96,6 +99,7 @@ class NetworkShape:
         channels: channels of a frame.
         columns: what it is told of a time; None for a network that is told of none.
         planes: what it is told of a place, by name.
+        is_joint: whether the regression of a channel sees all channels.
     """
 
     history: int
@@ -103,6 +107,7 @@ class NetworkShape:
     channels: int
     columns: TimeColumns | None = None
     planes: tuple[str, ...] = ()
+    is_joint: bool = False
 
     def build(self, config: NetworkConfig, grid: Grid) -> nn.Module:
         """A network with fresh weights; its tables are empty."""
@@ -115,6 +120,7 @@ class NetworkShape:
             history=self.history,
             horizon=self.horizon,
             channels=self.channels,
+            is_joint=self.is_joint,
             grid=grid.shape,
             planes=len(self.planes),
             lags=len(config.lags),
@@ -134,53 +140,71 @@ class NetworkShape:
 
 @dataclass(frozen=True)
 class Tables:
-    """What the training period says: the mean cycle, how anomalies fade, how large they are, and the places.
+    """What the training period says: the mean cycle, what follows from anomalies, how large they are, and the places.
 
     Attributes:
         columns: where in the cycle a time is.
         cycle: (row, channel, y, x), normalized.
-        damping: (lead, channel, y, x).
+        regression: of anomalies on those of the history, (lead, feature, channel, y, x).
+        error: the usual size of its error, (lead, channel, y, x), normalized.
         spread: the usual size of an anomaly, (channel, y, x), normalized.
+        nothing: what no count at all is, normalized; NaN where nothing is counted, (channel, 1, 1).
+        is_joint: whether the regression of a channel sees all channels.
         planes: what is known of each place, by name, (y, x).
     """
 
     columns: TimeColumns
     cycle: Columns
-    damping: Columns
+    regression: Columns
+    error: Columns
     spread: Columns
+    nothing: Columns
+    is_joint: bool
     planes: Mapping[str, Columns]
 
     @classmethod
-    def of(cls, training: xr.Dataset, channels: Channels, horizon: int) -> "Tables":
-        """The tables of a normalized training part, (time, [level,] Y, X); its fields (Y, X) become planes.
+    def of(
+        cls, training: xr.Dataset, normalization: Normalization, channels: Channels, *, history: int, horizon: int
+    ) -> "Tables":
+        """The tables of a training part, (time, [level,] Y, X), in physical units; its fields (Y, X) become planes.
 
         Raises:
-            StforecastError: what `DampedAnomalyPersistence.fit` raises.
+            StforecastError: what `LaggedRegression.fit` raises.
         """
-        plain = training.copy()
-        for name in plain.data_vars:
-            plain[name] = training[name].copy()
-            plain[name].attrs.pop("normalized", None)
-        guess = DampedAnomalyPersistence.fit(plain, horizon=horizon)
+        plain = normalization.apply(training)
+        for variable in plain.data_vars.values():
+            del variable.attrs["normalized"]
+        guess = LaggedRegression.fit(plain, horizon=horizon, history=history, robust=True)
+        zone = str(training["time"].attrs.get("time_zone", ""))
         if isinstance(guess.cycle, Climatology):
-            columns = TimeColumns(guess.cycle.annual, guess.cycle.diurnal, 0)
+            columns = TimeColumns(guess.cycle.annual, guess.cycle.diurnal, 0, zone)
             cycle = _stacked(guess.cycle.coefficients, channels)
         else:
             seconds = int(guess.cycle.slot_length / np.timedelta64(1, "s"))
-            columns = TimeColumns(0, 0, seconds)
+            columns = TimeColumns(0, 0, seconds, zone)
             means = _stacked(guess.cycle.means, channels)
             cycle = means.reshape(-1, *means.shape[-3:])
         spread = _stacked(guess.spread, channels)
         # A cell that never departs from its cycle has no spread to divide by.
         least = 1e-3 * np.sqrt(np.square(spread).mean(axis=(1, 2), keepdims=True)) + 1e-6
-        return cls(columns, cycle, _stacked(guess.damping, channels), np.maximum(spread, least), _planes(training))
+        return cls(
+            columns=columns,
+            cycle=cycle,
+            regression=_stacked(guess.coefficients, channels),
+            error=_stacked(guess.error, channels),
+            spread=np.maximum(spread, least),
+            nothing=_nothing(normalization, channels),
+            is_joint=guess.is_joint,
+            planes=_planes(training),
+        )
 
     def fill(self, network: nn.Module) -> None:
         """Write them into a network that was built for them."""
         assert isinstance(network, CorrectedFirstGuess)
         shape = (len(self.planes), *self.spread.shape[1:])
         planes = np.stack(list(self.planes.values())) if self.planes else np.zeros(shape, np.float32)
-        network.fill(cycle=self.cycle, damping=self.damping, spread=self.spread, planes=planes)
+        names = ("cycle", "regression", "error", "spread", "nothing")
+        network.fill(**{name: getattr(self, name) for name in names}, planes=planes)
 
 
 def _stacked(tables: xr.Dataset, channels: Channels) -> Columns:
@@ -190,6 +214,16 @@ def _stacked(tables: xr.Dataset, channels: Channels) -> Columns:
         values = tables[item.name].to_numpy().astype(np.float32)
         blocks.append(values if item.levels else np.expand_dims(values, -3))
     return np.concatenate(blocks, axis=-3)
+
+
+def _nothing(normalization: Normalization, channels: Channels) -> Columns:
+    """What no count at all is, normalized, (channel, 1, 1); NaN for what is not counted."""
+    values = []
+    for item in channels.variables:
+        is_counted = item.limits[0] == 0 and canonical_units(item.units) == canonical_units("1")
+        zero = np.full((1, *((len(item.levels),) if item.levels else ()), 1, 1), 0.0 if is_counted else np.nan)
+        values.append(normalization.variables[item.name].apply(zero).reshape(-1, 1, 1))
+    return np.concatenate(values)
 
 
 def _planes(series: xr.Dataset) -> dict[str, Columns]:

@@ -15,7 +15,7 @@ PACKAGE = Path(stforecast.__file__).parent
 # From the bottom up; a module may import from its own storey's modules listed before it, and from any lower storey.
 STOREYS = (
     {"errors", "files", "units"},
-    {"time_axis", "time_features"},
+    {"local_time", "time_axis", "time_features"},
     {"grid"},
     {"split", "normalization", "channels", "limits"},
     {"checkpoints", "windows", "models", "sources", "store", "forecasts", "baselines"},

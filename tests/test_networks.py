@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stforecast as stf
-from stforecast.baselines import DampedAnomalyPersistence
+from stforecast.baselines import LaggedRegression
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.forecaster import Forecaster, fit
 from stforecast.models.first_guess import CorrectedFirstGuess, TimeColumns
@@ -22,9 +22,7 @@ from stforecast.store import prepare
 from stforecast.training import TrainingConfig
 
 STEP = np.timedelta64(6, "h")
-GUIDED = NetworkConfig(
-    hidden_spatial=4, hidden_temporal=8, temporal_layers=2, drop_path=0.0, first_guess="damped_anomaly"
-)
+GUIDED = NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2, drop_path=0.0, first_guess="regression")
 SHORT = TrainingConfig(epochs=1, batch_size=16)
 
 
@@ -41,14 +39,16 @@ def without_correction(forecaster: Forecaster) -> Forecaster:
 
 
 @pytest.mark.parametrize("kind", ["weather", "levels", "city"])
-def test_without_a_correction_the_forecast_is_the_damped_anomaly_reference(tmp_path: Path, kind: str) -> None:
+def test_without_a_correction_the_forecast_is_the_regression_reference(tmp_path: Path, kind: str) -> None:
     series = make_city(800) if kind == "city" else make_series(200, levels=(500.0, 850.0) if kind == "levels" else ())
     stored = prepared(series, tmp_path / "s.zarr")
     forecaster = without_correction(fit(stored, history=3, horizon=2, network=GUIDED, training=SHORT))
     init_times = forecaster.init_times(stored, part="test")
     forecast = forecaster.predict(stored, init_times=init_times)
     train = stored.isel(time=forecaster.split.part_rows(stored["time"].to_numpy(), "train"))
-    reference = DampedAnomalyPersistence.fit(train, horizon=2).predict(stored, init_times=init_times, horizon=2)
+    reference = LaggedRegression.fit(train, horizon=2, history=3, robust=True).predict(
+        stored, init_times=init_times, horizon=2
+    )
     for name in forecast.data_vars:
         xr.testing.assert_allclose(forecast[name], reference[name], rtol=1e-4, atol=1e-3)
 
@@ -159,7 +159,7 @@ def test_static_fields_and_places_are_told_and_constants_are_not(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("history", "horizon"), [(4, 2), (2, 5), (1, 1)])
-@pytest.mark.parametrize("first_guess", ["none", "last_frame", "damped_anomaly"])
+@pytest.mark.parametrize("first_guess", ["none", "last_frame", "regression"])
 def test_input_and_output_may_differ_in_length(
     tmp_path: Path, history: int, horizon: int, first_guess: stf.networks.FirstGuess
 ) -> None:
@@ -173,9 +173,9 @@ def test_input_and_output_may_differ_in_length(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"first_guess": "luck"}, "first_guess must be one of none, last_frame, damped_anomaly, not 'luck'"),
-        ({"lags": ("1D",)}, "lags and embedding want first_guess='damped_anomaly'"),
-        ({"lags": ("soon",), "first_guess": "damped_anomaly"}, "lags 'soon' is no length of time"),
+        ({"first_guess": "luck"}, "first_guess must be one of none, last_frame, regression, not 'luck'"),
+        ({"lags": ("1D",)}, "lags and embedding want first_guess='regression'"),
+        ({"lags": ("soon",), "first_guess": "regression"}, "lags 'soon' is no length of time"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(options: dict, match: str) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid
+from stforecast.local_time import ambiguous_times, nonexistent_times
 from stforecast.sources import open_dataset
-from stforecast.sources.local_time import ambiguous_times, nonexistent_times
 from stforecast.sources.slots import slot_times, slots_of
 
 

@@ -1,4 +1,4 @@
-"""A network that corrects a first guess: the mean cycle, the last anomaly damped, and what time and place say.
+"""A network that corrects a first guess: the mean cycle, a regression on the last anomalies, what time and place say.
 
 Shapes: b samples, t frames of the history, h frames of the horizon, c channels, y rows, x columns, k columns that tell
 of a time, p planes that tell of a place.
@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from stforecast.local_time import nonexistent_times
+from stforecast.models.tau import TAU
 from stforecast.time_axis import Times
 from stforecast.time_features import (
     fraction_of_day,
@@ -27,8 +29,6 @@ from stforecast.time_features import (
 
 Columns = npt.NDArray[np.float32]
 
-# A guess that is perfect in the training period leaves the network no scale to learn on.
-_LEAST_ERROR = 0.2
 _CALENDAR = 8
 
 
@@ -40,11 +40,13 @@ class TimeColumns:
         annual: annual harmonics of the cycle.
         diurnal: diurnal harmonics of the cycle.
         slot_seconds: the length of a slot of the week, where the cycle is a mean for each of them; 0 for harmonics.
+        time_zone: the zone whose clock the times are of, if it is a city's; times that it skips are marked.
     """
 
     annual: int
     diurnal: int
     slot_seconds: int
+    time_zone: str = ""
 
     @property
     def cycle(self) -> int:
@@ -57,7 +59,10 @@ class TimeColumns:
         return 7 * 86400 // self.slot_seconds if self.slot_seconds else self.cycle
 
     def of(self, times: Times) -> Columns:
-        """The columns of any times, (…, k), float32: the cycle's, then two waves a day, one a week, one a year."""
+        """The columns of any times, (…, k), float32.
+
+        They are the cycle's; two waves a day, one a week and one a year; and 1, or 0 for a time that the clock skips.
+        """
         flat = times.ravel()
         if self.slot_seconds:
             cycle = slots_of_week(flat, np.timedelta64(self.slot_seconds, "s"))[:, None].astype(np.float64)
@@ -65,17 +70,22 @@ class TimeColumns:
             cycle = harmonics(flat, self.annual, self.diurnal)
         phases = ((fraction_of_day, 2), (fraction_of_week, 1), (fraction_of_year, 1))
         calendar = [waves(fraction(flat), number) for fraction, number in phases]
-        columns = np.concatenate([cycle, *calendar], axis=1)
+        is_shown = np.ones((len(flat), 1))
+        if self.time_zone:
+            is_shown[np.isin(flat, nonexistent_times(flat, self.time_zone))] = 0
+        columns = np.concatenate([cycle, *calendar, is_shown], axis=1)
         return columns.reshape(*times.shape, -1).astype(np.float32)
 
 
 class CorrectedFirstGuess(nn.Module):
-    """cycle(valid) + damping · anomaly(last frame) + correction: (b, t, c, y, x), (b, t + h, k) -> (b, h, c, y, x).
+    """cycle(valid) + regression on the anomalies + correction: (b, t, c, y, x), (b, t + h, k) -> (b, h, c, y, x).
 
     The network sees t + h frames: the history, and the first guess of what follows. Of each it sees the departure from
     the cycle in units of its usual size in that cell, the cycle itself, the time's columns and the place's planes, and
     of earlier frames that were handed over (a week ago, say) their departures. What it gives is the error of the first
-    guess, in units of the size that it had in the training period.
+    guess, in units of the size that it had in the training period. It begins at no correction at all.
+
+    A frame at a time that the clock skips has no departure, and where things are counted nothing is forecast for it.
 
     All tables are buffers, so they are part of the weights. They start empty; see `fill`.
 
@@ -85,6 +95,7 @@ class CorrectedFirstGuess(nn.Module):
         history: t.
         horizon: h.
         channels: c.
+        is_joint: whether the regression of a channel sees all channels.
         grid: (y, x).
         planes: fixed planes that tell of a place.
         lags: earlier frames that are handed over for each of the t + h.
@@ -93,12 +104,13 @@ class CorrectedFirstGuess(nn.Module):
 
     def __init__(
         self,
-        build: Callable[[int, int, int, int], nn.Module],
+        build: Callable[[int, int, int, int], TAU],
         columns: TimeColumns,
         *,
         history: int,
         horizon: int,
         channels: int,
+        is_joint: bool,
         grid: tuple[int, int],
         planes: int = 0,
         lags: int = 0,
@@ -107,39 +119,54 @@ class CorrectedFirstGuess(nn.Module):
         super().__init__()
         self.columns, self.history, self.horizon = columns, history, horizon
         self.register_buffer("cycle", torch.zeros(columns.table, channels, *grid))
-        self.register_buffer("damping", torch.zeros(horizon, channels, *grid))
+        features = history * channels if is_joint else history
+        self.is_joint = is_joint
+        self.register_buffer("regression", torch.zeros(horizon, features, channels, *grid))
+        self.register_buffer("error", torch.ones(horizon, channels, *grid))
         self.register_buffer("spread", torch.ones(channels, *grid))
+        self.register_buffer("nothing", torch.full((channels, 1, 1), torch.nan))
         self.register_buffer("planes", torch.zeros(planes, *grid))
         self.embedding = nn.Parameter(0.1 * torch.randn(embedding, *grid)) if embedding else None
         seen = (2 + lags) * channels + _CALENDAR + planes + embedding
         self.network = build(history + horizon, seen, horizon, channels)
+        for weights in self.network.dec.readout.parameters():
+            nn.init.zeros_(weights)
 
-    def fill(self, *, cycle: Columns, damping: Columns, spread: Columns, planes: Columns) -> None:
+    def fill(self, **tables: Columns) -> None:
         """Take the tables of the training period, each of the shape of the buffer of its name."""
-        for name, values in (("cycle", cycle), ("damping", damping), ("spread", spread), ("planes", planes)):
+        for name, values in tables.items():
             buffer = cast(Tensor, getattr(self, name))
             buffer.copy_(torch.from_numpy(np.ascontiguousarray(values, np.float32)))
 
     def forward(self, frames: Tensor, times: Tensor, lagged: Tensor | None = None) -> Tensor:
         length = self.history + self.horizon
         cycle, spread = self._cycle_at(times[:, :length]), cast(Tensor, self.spread)
-        departures = (frames - cycle[:, : self.history]) / spread
-        damping = cast(Tensor, self.damping)
-        guess = damping * departures[:, -1:]
-        seen = [torch.cat([departures, guess], dim=1), cycle]
+        is_shown = times[:, :length, -1, None, None, None]
+        anomalies = (frames - cycle[:, : self.history]) * is_shown[:, : self.history]
+        guess = self._guess(anomalies)
+        seen = [torch.cat([anomalies, guess], dim=1) / spread, cycle]
         if lagged is not None:
             # A frame that is not there says nothing, as one that is just what the cycle says.
             lagged = lagged[:, :length]
             earlier = (lagged - cycle[:, :, None]) / spread
             seen.append(torch.where(lagged.isnan(), 0.0, earlier).flatten(2, 3))
         b, n, _, y, x = cycle.shape
-        seen.append(times[:, :length, self.columns.cycle :, None, None].expand(b, n, _CALENDAR, y, x))
+        calendar = times[:, :length, self.columns.cycle : -1, None, None]
+        seen.append(calendar.expand(b, n, _CALENDAR, y, x))
         places = [cast(Tensor, self.planes)] + ([] if self.embedding is None else [self.embedding])
         seen += [some.expand(b, n, *some.shape) for some in places if len(some)]
-        error = (1 - damping.square()).clamp(min=_LEAST_ERROR**2).sqrt()
-        correction = self.network(torch.cat(seen, dim=2))
-        output: Tensor = cycle[:, self.history :] + spread * (guess + error * correction)
-        return output
+        correction = cast(Tensor, self.error) * self.network(torch.cat(seen, dim=2))
+        output: Tensor = cycle[:, self.history :] + guess + correction
+        nothing = cast(Tensor, self.nothing)
+        is_nothing = (is_shown[:, self.history :] == 0) & ~nothing.isnan()
+        return torch.where(is_nothing, nothing, output)
+
+    def _guess(self, anomalies: Tensor) -> Tensor:
+        """The anomalies that the regression makes of those of the history, (b, t, c, y, x) -> (b, h, c, y, x)."""
+        regression = cast(Tensor, self.regression)
+        if self.is_joint:
+            return torch.einsum("lfcyx,bfyx->blcyx", regression, anomalies.flatten(1, 2))
+        return torch.einsum("lfcyx,bfcyx->blcyx", regression, anomalies)
 
     def _cycle_at(self, times: Tensor) -> Tensor:
         """The mean cycle at some times, (b, n, k) -> (b, n, c, y, x)."""

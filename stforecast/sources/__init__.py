@@ -8,8 +8,8 @@ import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import axis_of, check_series
+from stforecast.local_time import check_time_zone
 from stforecast.sources import cf, grib, openstl, taxibj, weatherbench, weatherbench2
-from stforecast.sources.local_time import check_time_zone
 from stforecast.sources.raw_files import Location, files_below, is_url, locate, naming
 from stforecast.sources.selection import Selection
 

@@ -13,9 +13,9 @@ import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, axis_of, find_dims
+from stforecast.local_time import check_local_times
 from stforecast.sources import era5
 from stforecast.sources.cf_time import decode_times, shows_durations
-from stforecast.sources.local_time import check_local_times
 from stforecast.sources.raw_files import Location, Stamp, check_file, find_files, in_one_line, is_url, is_zarr, naming
 from stforecast.sources.selection import Selection
 from stforecast.sources.slabs import FilledRows, Reader, VariableRows, lazy_array

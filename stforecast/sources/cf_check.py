@@ -9,7 +9,7 @@ import xarray as xr
 
 from stforecast.errors import ErrorKind
 from stforecast.grid import axis_of
-from stforecast.sources.local_time import ambiguous_times, nonexistent_times
+from stforecast.local_time import ambiguous_times, nonexistent_times
 from stforecast.time_axis import Times, show_step, show_time, time_step
 from stforecast.units import canonical_units
 

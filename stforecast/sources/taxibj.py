@@ -14,8 +14,8 @@ import numpy as np
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.local_time import check_local_times
 from stforecast.sources.cf import common_attrs, in_time_order
-from stforecast.sources.local_time import check_local_times
 from stforecast.sources.raw_files import HDF5_SUFFIXES, Stamp, at_rest, check_file, find_files, hdf5_file, is_hdf5
 from stforecast.sources.selection import Selection
 from stforecast.sources.slabs import Frames, Key, lazy_array
