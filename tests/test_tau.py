@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.models.tau import (
     TAU,
+    DilatedDepthwise,
     DropPath,
     MixMlp,
     ResidualToLastFrame,
@@ -300,6 +301,45 @@ def test_static_attention_reaches_11_cells_each_way_and_no_further() -> None:
     expected[20 - 11 : 20 + 12, 20 - 11 : 20 + 12] = True
     assert a.grad is not None
     assert torch.equal(a.grad[0, 0] != 0, expected)
+
+
+# ---- the dilated convolution by coarser grids
+
+
+@pytest.mark.parametrize(("y", "x"), [(16, 16), (16, 32), (33, 59), (16, 12), (7, 8), (2, 1), (1, 1), (9, 9)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["plain", "channels last"])
+def test_dilated_convolution_equals_torchs_and_keeps_the_layout(y: int, x: int, layout: torch.memory_format) -> None:
+    torch.manual_seed(4)
+    module = DilatedDepthwise(6, 7, dilation=3)
+    a = torch.randn(2, 6, y, x).contiguous(memory_format=layout)
+    result = module(a)
+    assert result.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(result, module._torchs(a), rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_of_the_dilated_convolution_equal_torchs() -> None:
+    torch.manual_seed(4)
+    module = DilatedDepthwise(6, 7, dilation=3)
+    a = torch.randn(2, 6, 11, 13, requires_grad=True)
+    variables = (a, module.weight, module.bias)
+    result, expected = (
+        torch.autograd.grad(forward(a).square().sum(), variables) for forward in (module, module._torchs)
+    )
+    for one, other in zip(result, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)  # float32 sums of 286 terms of order ten
+
+
+def test_other_precisions_take_torchs_own_dilated_convolution() -> None:
+    module, a = DilatedDepthwise(4, 7, dilation=3).double(), torch.randn(1, 4, 9, 8, dtype=torch.float64)
+    assert torch.equal(module(a), module._torchs(a))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_layout_of_the_weights_changes_nothing_but_rounding(training: bool) -> None:
+    frames = frames_of(b=4, y=7, x=12)
+    expected = small(drop_path=0.0).train(training)(frames)
+    result = small(drop_path=0.0).train(training).to(memory_format=torch.channels_last)(frames)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
 # ---- the whole network
