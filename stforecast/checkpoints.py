@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +48,8 @@ class WholeFiles(CheckpointIO):
             loaded: dict[str, Any] = torch.load(
                 io.BytesIO(content[start:]), map_location=map_location or "cpu", weights_only=True
             )
-        except pickle.UnpicklingError as error:
+        except Exception as error:
+            # The sum is right, so whatever torch's restricted reader will not make of the file was meant.
             raise StforecastError(
                 ErrorKind.CKPT_UNSAFE, f"{path} holds more than tensors and plain values, so it is not read; remove it"
             ) from error
