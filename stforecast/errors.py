@@ -7,6 +7,7 @@ class ErrorKind(StrEnum):
     """Kinds of fault, so that a program can tell them apart; the message carries the specifics."""
 
     ARGUMENT = "ARGUMENT"
+    BACKEND = "BACKEND"
     CF_CHECK = "CF_CHECK"
     CHANNELS = "CHANNELS"
     CKPT_CORRUPT = "CKPT_CORRUPT"

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +18,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from stforecast.allocation import keep_freed_memory
 from stforecast.channels import Channels, Frames, Variable
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing, sha256
@@ -30,6 +32,7 @@ from stforecast.grid import (
     times_of,
     with_forecast_times,
 )
+from stforecast.models.inference import Backend, CheckedNetwork
 from stforecast.models.tau import rollout
 from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
 from stforecast.normalization import Normalization
@@ -92,6 +95,7 @@ class Forecaster:
         init_times: npt.ArrayLike | None = None,
         horizon: int | None = None,
         batch_size: int = 16,
+        backend: Backend | None = None,
     ) -> xr.Dataset:
         """The forecast (init_time, lead_time, [level,] Y, X) in physical units, from the last frames of a series.
 
@@ -105,11 +109,15 @@ class Forecaster:
             init_times: the last frame seen by each forecast; the last frame of the series by default.
             horizon: how many steps to forecast; as fitted by default.
             batch_size: forecasts computed at once; it bounds memory and changes no result beyond float32 rounding.
+            backend: what computes the network: "eager", "folded", "openvino" or "onnx", see
+                `stforecast.models.inference`; it changes no result beyond float32 rounding. By default what repays its
+                preparation.
 
         Raises:
             StforecastError: CHANNELS, UNITS, GRID_SHAPE or TIME_FREQ if the series is not like the one of the fit;
                 TIME_RANGE, TIME_SHORT or TIME_GAP naming the init time that has no whole history; NAN or INF naming
-                variable, time and place; OUTPUT_INVALID if the network's output is not finite.
+                variable, time and place; OUTPUT_INVALID if the network's output is not finite; BACKEND if the one asked
+                for is not installed, fails or differs from the network.
         """
         horizon = self.horizon if horizon is None else horizon
         for name, value in (("horizon", horizon), ("batch_size", batch_size)):
@@ -132,7 +140,8 @@ class Forecaster:
         for variable in block.isel({time: seen}).data_vars.values():
             check_finite(variable)
         frames = torch.from_numpy(self.channels.stack(self.normalization.apply(block)))
-        output = self._run(frames, starts - first, horizon, batch_size, replace(context, frames=frames), length)
+        context = replace(context, frames=frames)
+        output = self._run(frames, starts - first, horizon, batch_size, context, length, backend)
         return self._label(output, selected, inits, horizon, (rows, columns))
 
     def init_times(self, series: xr.Dataset, *, part: str | None = None, horizon: int | None = None) -> Times:
@@ -210,11 +219,20 @@ class Forecaster:
         return Context(times, self.step, self.history, self.shape.columns, self.config.lag_times)
 
     def _run(
-        self, frames: torch.Tensor, starts: Rows, horizon: int, batch_size: int, context: Context, length: int
+        self,
+        frames: torch.Tensor,
+        starts: Rows,
+        horizon: int,
+        batch_size: int,
+        context: Context,
+        length: int,
+        backend: Backend | None,
     ) -> Frames:
         """Normalized forecasts (init, lead, channel, y, x) from the windows of frames that begin at `starts`."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network = self.network.to(device).eval()
+        keep_freed_memory()
+        calls = math.ceil(horizon / self.horizon)
+        network = CheckedNetwork(self.network.to(device).eval(), backend, samples=len(starts) * calls)
         windows = WindowLoader(frames, starts, self.history, 0, batch_size)
         with torch.inference_mode():
             batches = [

@@ -196,7 +196,7 @@ class _Module(lightning.LightningModule):
         steps = 1 + self.current_epoch * self.config.rollout_steps // self.config.epochs
         target = target[:, : steps * self.horizon]
         loss: Tensor = forecast_loss(
-            rollout(self.network, history, target.shape[1], context=context),
+            rollout(self.network, history, target.shape[1], fitted_horizon=self.horizon, context=context),
             target,
             alpha=self.config.divergence_weight,
             reduction=self.config.divergence_reduction,
@@ -212,7 +212,9 @@ class _Module(lightning.LightningModule):
     def validation_step(self, batch: ToldBatch, index: int) -> None:
         history, target, _, context = batch
         error = square_error(
-            rollout(self.network, history, self.horizon, context=context), target, cast(Tensor | None, self.area)
+            rollout(self.network, history, self.horizon, fitted_horizon=self.horizon, context=context),
+            target,
+            cast(Tensor | None, self.area),
         )
         self._count("validation", error, len(history))
         self.log("validation_loss", error, prog_bar=True, batch_size=len(history), sync_dist=True)

@@ -13,6 +13,7 @@ from torch import nn
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.forecaster import Forecaster, fit, predict
+from stforecast.models.inference import Backend
 from stforecast.networks import Context, NetworkConfig
 from stforecast.normalization import Normalization
 from stforecast.split import Split
@@ -85,6 +86,16 @@ def test_a_longer_horizon_is_a_rollout_and_a_shorter_one_a_slice(stored: xr.Data
     # Fitted on three frames: of a, b, c, d come a, b, c; then of d, a, b, c come d, a, b; then of c, d, a, b come c, d.
     np.testing.assert_allclose(whole["t2m"][0], np.stack([a, b, c, d, a, b, c, d]), atol=6e-5)
     xr.testing.assert_identical(repeats.predict(stored, horizon=2), whole.isel(lead_time=slice(2)))
+
+
+@pytest.mark.parametrize("backend", ["eager", "folded"])
+def test_a_backend_changes_no_number_beyond_rounding(
+    stored: xr.Dataset, forecaster: Forecaster, backend: Backend
+) -> None:
+    init_times = stored["time"].to_numpy()[10:40]
+    expected = forecaster.predict(stored, init_times=init_times, horizon=5)
+    result = forecaster.predict(stored, init_times=init_times, horizon=5, backend=backend)
+    xr.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def flipped(series: xr.Dataset) -> xr.Dataset:

@@ -474,7 +474,8 @@ def rollout(
     blocks: list[Tensor] = []
     done = 0
     while done < horizon:
-        block = network(frames, *(some[:, done:] for some in context))[:, :fitted_horizon]
+        told = (some[:, done : done + history + (fitted_horizon or horizon)] for some in context)
+        block = network(frames, *told)[:, :fitted_horizon]
         blocks.append(block)
         done += block.shape[1]
         frames = torch.cat([frames, block], dim=1)[:, -history:]

@@ -1,0 +1,337 @@
+"""Networks made ready to forecast: the same numbers but for rounding, sooner.
+
+Every backend is held against the network itself on the first frames that it sees, so a wrong export is never used.
+"""
+
+import copy
+import importlib.util
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.models.tau import DilatedDepthwise, TemporalBlock
+
+Backend = Literal["eager", "folded", "openvino", "onnx"]
+Run = Callable[..., Tensor]
+
+# What a backend may differ from the network by, relative to the largest value; float32 rounding makes about 1e-6.
+TOLERANCE = 1e-4
+
+# More samples at once do not stay in a core's cache.
+_SAMPLES_AT_ONCE = 8
+
+# Folding and its check cost about as much as some samples, an export some hundred.
+_WORTH_FOLDING, _WORTH_EXPORTING = 16, 512
+
+_PACKAGES: dict[str, tuple[str, ...]] = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+
+
+class CheckedNetwork:
+    """A network as a backend computes it: frames (b, t, c, y, x), and what else it takes, -> what it gives.
+
+    Attributes:
+        backend: what computes it; "eager" until the first call and after a check that failed.
+    """
+
+    def __init__(self, network: nn.Module, backend: Backend | None = None, *, samples: int = 1) -> None:
+        """A network in evaluation mode on the device on which it is to run.
+
+        Args:
+            network: its output is (b, …).
+            backend: "eager" calls the network as it is; "folded" calls a copy in which normalizations, scales and
+                shortcuts are folded into the convolutions; "openvino" and "onnx" give it to these runtimes, which must
+                be installed and take seconds to begin. By default the one that repays its preparation: off a CPU and
+                for a few samples eager, for some hundred OpenVINO or ONNX Runtime where there is one, else folded.
+            samples: for how many samples it is going to be called, all calls together.
+
+        Raises:
+            StforecastError: ARGUMENT for an unknown backend; BACKEND if it is not installed or the network is not on a
+                CPU; from the first call, BACKEND if a backend that was asked for fails or differs from the network.
+        """
+        self.backend: Backend = "eager"
+        self._network = network
+        self._is_asked_for = backend is not None
+        device = next((tensor.device.type for tensor in network.state_dict().values()), "cpu")
+        if backend is not None:
+            _check_backend(backend, device)
+        self._wanted: Backend = backend or _chosen(samples, device)
+        self._run: Run | None = network if self._wanted == "eager" else None
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The network's output; a backend that differs is refused where it was asked for, else replaced."""
+        if self._run is None:
+            self._run = self._checked(inputs)
+        if self.backend == "eager":
+            return self._run(*inputs)
+        parts = zip(*(some.split(_SAMPLES_AT_ONCE) for some in inputs), strict=True)
+        return torch.cat([self._run(*part) for part in parts])
+
+    def _checked(self, inputs: tuple[Tensor, ...]) -> Run:
+        few = tuple(some[:_SAMPLES_AT_ONCE] for some in inputs)
+        expected = self._network(*few)
+        try:
+            # Exporters refuse tensors that were made in inference mode.
+            with torch.inference_mode(False), torch.no_grad():
+                run = _PREPARATIONS[self._wanted](self._network, tuple(some.clone() for some in few))
+            found = run(*few)
+        except Exception as error:
+            # Whatever an exporter or a runtime raises: the user is to know which one failed, or to get the forecast.
+            return self._given_up(f"fails with {type(error).__name__}: {str(error).splitlines()[:1]}", error)
+        if found.shape != expected.shape:
+            return self._given_up(f"gives {tuple(found.shape)} instead of {tuple(expected.shape)}")
+        # A network that gives NaN must do so in the backend too; that a forecast is finite is checked elsewhere.
+        if not torch.allclose(found, expected, rtol=0, atol=TOLERANCE * _largest(expected), equal_nan=True):
+            apart = (found - expected).abs().max().item()
+            return self._given_up(f"differs by {apart:.2g} where values reach {_largest(expected):.2g}")
+        self.backend = self._wanted
+        return run
+
+    def _given_up(self, what: str, error: Exception | None = None) -> Run:
+        message = f"backend {self._wanted!r} {what}"
+        if self._is_asked_for:
+            raise StforecastError(
+                ErrorKind.BACKEND, f"{message}; choose another one, backend='eager' is the network itself"
+            ) from error
+        warnings.warn(f"{message}; the network itself is used", RuntimeWarning, stacklevel=4)
+        return self._network
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
+
+
+def _check_backend(backend: str, device: str) -> None:
+    if backend not in get_args(Backend):
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"backend must be one of {', '.join(get_args(Backend))}, not {backend!r}"
+        )
+    if backend != "eager" and device != "cpu":
+        raise StforecastError(ErrorKind.BACKEND, f"backend {backend!r} computes on a CPU, the network is on {device}")
+    missing = [name for name in _PACKAGES.get(backend, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise StforecastError(
+            ErrorKind.BACKEND,
+            f"backend {backend!r} needs {', '.join(missing)}, which is not installed: pip install "
+            f"'stforecast[{backend}]', or leave the choice to stforecast with backend=None",
+        )
+
+
+def _chosen(samples: int, device: str) -> Backend:
+    if device != "cpu" or samples < _WORTH_FOLDING:
+        return "eager"
+    if samples >= _WORTH_EXPORTING:
+        exports: tuple[Backend, ...] = ("openvino", "onnx")
+        for backend in exports:
+            if all(importlib.util.find_spec(name) for name in _PACKAGES[backend]):
+                return backend
+    return "folded"
+
+
+# ---- folded
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy for inference, in which each block of a TAU is `FoldedBlock` and each 1x1 convolution a product.
+
+    Modules that are not known stay as they are, so any network may be given.
+    """
+    made = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        made = _replaced(made, {TemporalBlock: FoldedBlock, nn.Conv2d: _pointwise})
+    made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotation lacks it
+    return made
+
+
+def _replaced(module: nn.Module, replacements: dict[type[nn.Module], Callable[[Any], nn.Module]]) -> nn.Module:
+    """A module with each module inside it that is exactly of a type replaced, itself included."""
+    if type(module) in replacements:
+        return replacements[type(module)](module)
+    for name, child in module.named_children():
+        setattr(module, name, _replaced(child, replacements))
+    return module
+
+
+def _pointwise(convolution: nn.Conv2d) -> nn.Module:
+    is_pointwise = convolution.kernel_size == convolution.stride == (1, 1) and convolution.groups == 1
+    return Pointwise(convolution) if is_pointwise and convolution.padding == (0, 0) else convolution
+
+
+class Pointwise(nn.Module):
+    """A 1x1 convolution as a matrix product, (b, d, y, x) -> (b, e, y, x) with the channels last in memory."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.register_buffer("weight", convolution.weight.detach().flatten(1).contiguous())
+        self.register_buffer("bias", None if convolution.bias is None else convolution.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return nn.functional.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+
+
+class FoldedBlock(nn.Module):
+    """A `TemporalBlock` in evaluation with its affine maps folded: (b, d, y, x) -> the same, channels last in memory.
+
+    With normₖ(x) = gₖ·x + tₖ, layer scales λₖ, and P, Q, F, G the 1x1 convolutions proj_1, proj_2, fc1 and fc2 of
+    biases p, q, f and g,
+
+    a    = gelu(P'·x + p')                          P' = P·g₁         p' = p + P·t₁
+    x'   = (1 + λ₁·g₁)·x + Q'·unit(a) + q'          Q' = λ₁·Q         q' = λ₁·(q + t₁) + λ₂·g
+    out  = x' + G'·gelu(dwconv(F'·x' + f'))         F' = F·g₂         f' = f + F·(t₂ - g₂·λ₂·g)      G' = λ₂·G
+
+    The bias of fc2 is added in q' already and taken out of f' again, so that the last line adds in place. Whatever the
+    depthwise convolutions and the dynamic attention are, they stay.
+    """
+
+    proj_1: Tensor
+    proj_1_bias: Tensor
+    conv1: Tensor
+    conv1_bias: Tensor
+    shortcut: Tensor
+    proj_2: Tensor
+    proj_2_bias: Tensor
+    fc1: Tensor
+    fc1_bias: Tensor
+    fc2: Tensor
+
+    def __init__(self, block: TemporalBlock) -> None:
+        super().__init__()
+        gain_1, shift_1 = _affine(block.norm1)
+        gain_2, shift_2 = _affine(block.norm2)
+        scale_1, scale_2 = block.layer_scale_1.detach(), block.layer_scale_2.detach()
+        unit, mlp = block.attn.spatial_gating_unit, block.mlp
+        proj_1, proj_1_bias = _matrix(block.attn.proj_1)
+        proj_2, proj_2_bias = _matrix(block.attn.proj_2)
+        fc1, fc1_bias = _matrix(mlp.get_submodule("fc1"))
+        fc2, fc2_bias = _matrix(mlp.get_submodule("fc2"))
+        conv1, conv1_bias = _matrix(unit.conv1)
+        early = scale_2 * fc2_bias
+        for name, tensor in {
+            "proj_1": proj_1 * gain_1,
+            "proj_1_bias": proj_1_bias + proj_1 @ shift_1,
+            "conv1": conv1,
+            "conv1_bias": conv1_bias,
+            "shortcut": 1 + scale_1 * gain_1,
+            "proj_2": scale_1[:, None] * proj_2,
+            "proj_2_bias": scale_1 * (proj_2_bias + shift_1) + early,
+            "fc1": fc1 * gain_2,
+            "fc1_bias": fc1_bias + fc1 @ (shift_2 - gain_2 * early),
+            "fc2": scale_2[:, None] * fc2,
+        }.items():
+            self.register_buffer(name, tensor.to(block.layer_scale_1.dtype).contiguous())
+        self.conv0, self.conv_spatial, self.fc = unit.conv0, unit.conv_spatial, unit.fc
+        self.dwconv = mlp.get_submodule("dwconv")
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        linear, gelu = nn.functional.linear, nn.functional.gelu
+        x = _cells(x).contiguous()  # (b, y, x, d) from here on
+        a = gelu(linear(x, self.proj_1, self.proj_1_bias))
+        static = _cells(self.conv_spatial(self.conv0(_planes(a)))).contiguous()
+        dynamic = self.fc(a.mean((1, 2)))[:, None, None]
+        gated = linear(static, self.conv1, self.conv1_bias).mul_(a).mul_(dynamic)
+        attended = torch.addcmul(linear(gated, self.proj_2, self.proj_2_bias), x, self.shortcut)
+        inside = linear(attended, self.fc1, self.fc1_bias)
+        inside = gelu(_cells(self.dwconv(_planes(inside)))).flatten(0, 2)
+        attended.flatten(0, 2).addmm_(inside, self.fc2.t())
+        return _planes(attended)
+
+
+def _planes(x: Tensor) -> Tensor:
+    """(b, y, x, d) seen as (b, d, y, x)."""
+    return x.permute(0, 3, 1, 2)
+
+
+def _cells(x: Tensor) -> Tensor:
+    """(b, d, y, x) seen as (b, y, x, d)."""
+    return x.permute(0, 2, 3, 1)
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Gain and shift of a batch norm in evaluation, float64: folding is to lose nothing before its last rounding."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    return gain, norm.bias.detach().double() - gain * norm.running_mean.double()
+
+
+def _matrix(convolution: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(convolution, nn.Conv2d)
+    assert convolution.bias is not None
+    return convolution.weight.detach().double().flatten(1), convolution.bias.detach().double()
+
+
+# ---- other runtimes
+
+
+def _to_folded(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:  # noqa: ARG001  # folding needs no example
+    return folded(network)
+
+
+def _to_openvino(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
+    import openvino
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the network's checks of shapes are taken as settled
+        model = openvino.convert_model(
+            _for_export(network), example_input=inputs, input=[[-1, *some.shape[1:]] for some in inputs]
+        )
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    # Without the hint some CPUs would compute in bfloat16.
+    compiled = openvino.Core().compile_model(model, "CPU", options | {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(*inputs: Tensor) -> Tensor:
+        # The runtime writes its next output to the same place.
+        return torch.from_numpy(compiled([some.numpy() for some in inputs])[0].copy())
+
+    return run
+
+
+def _to_onnx(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
+    import onnxruntime
+
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice to those who wrote the exporter
+        program = torch.onnx.export(
+            _for_export(network), inputs, dynamo=True, dynamic_shapes=tuple({0: batch} for _ in inputs), verbose=False
+        )
+    assert program is not None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [some.name for some in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> Tensor:
+        values = (some.numpy() for some in inputs)
+        return torch.from_numpy(session.run(None, dict(zip(names, values, strict=True)))[0])
+
+    return run
+
+
+def _for_export(network: nn.Module) -> nn.Module:
+    """A copy with torch's own dilated convolution, which other runtimes know how to compute fast."""
+    return _replaced(copy.deepcopy(network).eval(), {DilatedDepthwise: _plain_convolution})
+
+
+def _plain_convolution(module: DilatedDepthwise) -> nn.Conv2d:
+    width, size, dilation = module.groups, module.kernel_size[0], module.dilation[0]
+    plain = nn.Conv2d(width, width, size, padding=dilation * (size // 2), dilation=dilation, groups=width)
+    plain.load_state_dict(module.state_dict())
+    # A circular network has its columns put around by a hook instead.
+    plain.padding, plain._forward_pre_hooks = module.padding, module._forward_pre_hooks
+    return plain
+
+
+_PREPARATIONS: dict[str, Callable[[nn.Module, tuple[Tensor, ...]], Run]] = {
+    "folded": _to_folded,
+    "openvino": _to_openvino,
+    "onnx": _to_onnx,
+}
