@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,10 @@ from stforecast.grid import (
     with_forecast_times,
 )
 from stforecast.models.inference import Backend, CheckedNetwork
+from stforecast.models.openstl import Checkpoint
 from stforecast.models.tau import rollout
 from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
-from stforecast.normalization import Normalization
+from stforecast.normalization import Normalization, Scaling
 from stforecast.split import PARTS, Split, frames_in
 from stforecast.store import open_store
 from stforecast.store.versions import MANIFEST
@@ -53,6 +54,9 @@ from stforecast.windows import (
 
 if TYPE_CHECKING:
     from stforecast.training import Run, TrainingConfig
+
+# What is subtracted and what it is divided by, a number or one per level.
+Statistics = tuple[npt.ArrayLike, npt.ArrayLike]
 
 MODEL_VERSION = 2
 WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
@@ -356,6 +360,79 @@ class Forecaster:
         return cls._from_described(described, safetensors.torch.load(weights), folder)
 
     @classmethod
+    def from_openstl(
+        cls,
+        path: str | Path,
+        *,
+        series: str | Path | xr.Dataset,
+        variables: Sequence[str] | None = None,
+        statistics: Mapping[str, Statistics] | None = None,
+        split: Split | None = None,
+        horizon: int | None = None,
+    ) -> "Forecaster":
+        """A forecaster with the weights of a TAU that OpenSTL trained; nothing in the file is run.
+
+        OpenSTL's files hold neither names nor units, grid, step nor (but for Lightning's) statistics, so a series of
+        the kind that it was trained on says these: a store that `prepare` made, or any labelled Dataset together with
+        statistics and split. The weights themselves tell history, channels and all sizes of the network.
+
+        Args:
+            path: a bare state dict (checkpoint.pth, *_tau_cos_ep50.pth), latest.pth, or Lightning's best.ckpt.
+            series: (time, [level,] Y, X) on the grid and step that the weights are for; one frame pair is enough.
+            variables: its variables in the order of the checkpoint's channels, each with all its levels; by default
+                all, in the order of the series.
+            statistics: by variable the (mean, standard deviation), or (minimum, range), that it was trained with, in
+                the series' units, a number each or one per level: normalized = (value - first) / second. TaxiBJ in
+                [0, 1] has (0, its largest count). By default those of the store, which are right only if it has the
+                same training period.
+            split: the periods it was trained, chosen and is to be judged on; by default the store's.
+            horizon: how many frames it was trained to forecast; as many as it sees by default.
+
+        Raises:
+            StforecastError: what `Checkpoint.read` refuses; ARGUMENT if statistics or split are wanting; CHANNELS if
+                the variables are not as many channels as the checkpoint has; STATS for statistics of another variable
+                or shape, or a scale that is not above 0.
+        """
+        if horizon is not None and horizon < 1:
+            raise StforecastError(ErrorKind.ARGUMENT, f"horizon must be at least 1, not {horizon}")
+        opened = series if isinstance(series, xr.Dataset) else open_store(series)
+        absent = [name for name in variables or () if name not in opened.data_vars]
+        if absent:
+            raise StforecastError(
+                ErrorKind.CHANNELS,
+                f"the series has no {', '.join(absent)}; it has {', '.join(map(str, opened.data_vars))}",
+            )
+        named = opened if variables is None else opened[list(variables)]
+        step, channels = check_series(named, allow_gaps=True), Channels.of(named)
+        normalization = _known_normalization(opened, channels, statistics)
+        checkpoint = Checkpoint.read(path)
+        sizes = asdict(checkpoint.sizes)
+        history, count = sizes.pop("history"), sizes.pop("channels")
+        if len(channels) != count:
+            raise StforecastError(
+                ErrorKind.CHANNELS,
+                f"{path} has {count} channel(s) but {', '.join(channels.names)} make {len(channels)}; name those that "
+                "it was trained on, in its order, with variables=",
+            )
+        config = NetworkConfig(**sizes, first_guess="none", circular=False, parity=True)
+        shape, grid = NetworkShape(history, history, count), Grid.of(named)
+        network = shape.build(config, grid)
+        network.load_state_dict(checkpoint.weights, strict=True)
+        return cls(
+            network=network.eval(),
+            config=config,
+            shape=shape,
+            channels=channels,
+            grid=grid,
+            step=step,
+            history=history,
+            horizon=horizon or history,
+            normalization=normalization,
+            split=split or Split.from_attrs(opened.attrs),
+            training={"imported_from": Path(path).name, "sha256": checkpoint.sha256, "versions": _versions()},
+        )
+
+    @classmethod
     def _from_described(cls, described: dict[str, Any], state: dict[str, torch.Tensor], folder: Path) -> "Forecaster":
         try:
             sizes = {key: value for key, value in described["network"].items() if key != "name"}
@@ -559,6 +636,46 @@ def _opened(series: str | Path | xr.Dataset) -> xr.Dataset:
             "split) and fit on that",
         )
     return series
+
+
+def _known_normalization(
+    series: xr.Dataset, channels: Channels, statistics: Mapping[str, Statistics] | None
+) -> Normalization:
+    """That of the series' store, or z-scores of stated statistics."""
+    if statistics is None:
+        if "normalization" not in series.attrs:
+            raise StforecastError(
+                ErrorKind.ARGUMENT,
+                "the series has no statistics; pass statistics={name: (mean, standard deviation)} for "
+                f"{', '.join(channels.names)}, or a store that stforecast.prepare made",
+            )
+        stored = Normalization.from_json(series.attrs["normalization"]).variables
+        return Normalization({name: stored[name] for name in channels.names})
+    if set(statistics) != set(channels.names):
+        raise StforecastError(
+            ErrorKind.STATS,
+            f"statistics are of {', '.join(statistics) or 'nothing'}, wanted of {', '.join(channels.names)}",
+        )
+    return Normalization({item.name: _stated_scaling(item, statistics[item.name]) for item in channels.variables})
+
+
+def _stated_scaling(item: Variable, statistics: Statistics) -> Scaling:
+    location, scale = (np.asarray(value, np.float64) for value in statistics)
+    shape = (len(item.levels),) if item.levels else ()
+    if any(value.shape not in ((), shape) for value in (location, scale)):
+        raise StforecastError(
+            ErrorKind.STATS,
+            f"statistics of {item.name} have shapes {location.shape} and {scale.shape}, wanted numbers"
+            + (f" or one for each of {len(item.levels)} levels" if item.levels else ""),
+        )
+    if not (np.isfinite(location).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        raise StforecastError(
+            ErrorKind.STATS,
+            f"statistics of {item.name} are {location.tolist()} and {scale.tolist()}, wanted finite numbers and a "
+            "second one above 0",
+        )
+    location, scale = (np.broadcast_to(value, shape).copy() for value in (location, scale))
+    return Scaling("z-score", location, scale, item.units)
 
 
 def _part_starts(times: Times, step: np.timedelta64, history: int, horizon: int, part: str, rows: slice) -> Rows:

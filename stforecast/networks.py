@@ -43,6 +43,7 @@ class NetworkConfig:
         embedding: planes that are learnt, by which the network can tell cells apart. With regression only.
         circular: whether the first and the last column are neighbours; by default where the grid spans the globe. The
             published network has it False.
+        parity: whether oddities of the published code are kept, see `TAU`.
     """
 
     hidden_spatial: int = 32
@@ -55,6 +56,7 @@ class NetworkConfig:
     lags: tuple[str, ...] = ()
     embedding: int = 0
     circular: bool | None = None
+    parity: bool = False
 
     def __post_init__(self) -> None:
         if self.first_guess not in get_args(FirstGuess):
@@ -86,6 +88,7 @@ class NetworkConfig:
             temporal_layers=self.temporal_layers,
             mlp_ratio=self.mlp_ratio,
             drop_path=self.drop_path,
+            parity=self.parity,
         )
 
 

@@ -46,6 +46,7 @@ class TAU(nn.Module):
         mlp_ratio: how much wider the inside of a block's MLP is than the block.
         drop: dropout inside the MLPs.
         drop_path: stochastic depth of the last block, see `drop_path_rates`; with 0.0 no block is ever dropped.
+        parity: keeps the oddities of the published code: with a drop_path of 0.0 blocks are dropped all the same.
 
     Raises:
         StforecastError: ARGUMENT, naming a size that cannot be; from a call, SHAPE or CHANNELS, if the frames are not
@@ -67,6 +68,7 @@ class TAU(nn.Module):
         mlp_ratio: float = 8.0,
         drop: float = 0.0,
         drop_path: float = 0.1,
+        parity: bool = False,
     ) -> None:
         super().__init__()
         horizon = history if horizon is None else horizon
@@ -98,7 +100,7 @@ class TAU(nn.Module):
             horizon * hidden_spatial,
             mlp_ratio=mlp_ratio,
             drop=drop,
-            drop_path=drop_path_rates(drop_path, temporal_layers),
+            drop_path=drop_path_rates(drop_path, temporal_layers, parity=parity),
         )
         self.dec = Decoder(output_channels, hidden_spatial, spatial_layers)
         if circular:
@@ -377,18 +379,20 @@ class DropPath(nn.Module):
         return branch * nn.functional.dropout(branch.new_ones(len(branch), 1, 1, 1), self.rate)
 
 
-def drop_path_rates(last: float, blocks: int) -> list[float]:
+def drop_path_rates(last: float, blocks: int, *, parity: bool = False) -> list[float]:
     """The rate of stochastic depth of each block, even steps from 0.01 to `last`.
 
-    So it is published, and there `last = 0` still drops with rates from 0.01 down to 0. Here 0 means that no block is
-    ever dropped.
+    So it is published, and there `last = 0` still drops with rates from 0.01 down to 0; `parity` keeps that. Otherwise
+    0 means that no block is ever dropped.
 
     >>> [round(rate, 4) for rate in drop_path_rates(0.1, 8)]
     [0.01, 0.0229, 0.0357, 0.0486, 0.0614, 0.0743, 0.0871, 0.1]
     >>> drop_path_rates(0.0, 3)
     [0.0, 0.0, 0.0]
+    >>> drop_path_rates(0.0, 3, parity=True)
+    [0.01, 0.005, 0.0]
     """
-    rates: list[float] = np.linspace(0.01 if last else 0.0, last, blocks).tolist()
+    rates: list[float] = np.linspace(0.01 if last or parity else 0.0, last, blocks).tolist()
     return rates
 
 
