@@ -16,7 +16,7 @@ from factory import make_city, make_series
 from published_tau import PublishedTAU, draw, published_loss
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.forecaster import Forecaster, NetworkConfig
+from stforecast.forecaster import Forecaster
 from stforecast.models.losses import forecast_loss
 from stforecast.models.openstl import Checkpoint
 from stforecast.models.tau import TAU, DropPath
@@ -127,7 +127,8 @@ def test_gradients_of_loss_and_network_are_the_published_ones() -> None:
 
 def test_parity_keeps_the_stochastic_depth_that_a_drop_path_of_zero_has_in_the_published_code() -> None:
     def rates(*, parity: bool) -> list[float]:
-        network = NetworkConfig(4, 16, 2, 3, drop_path=0.0, residual=False, parity=parity).build(3, 2)
+        sizes = {"hidden_spatial": 4, "hidden_temporal": 16, "temporal_layers": 3}
+        network = TAU(history=3, channels=2, drop_path=0.0, parity=parity, **sizes)
         return [module.rate for module in network.modules() if isinstance(module, DropPath)]
 
     assert rates(parity=True) == pytest.approx([0.01, 0.005, 0.0])

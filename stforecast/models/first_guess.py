@@ -121,7 +121,8 @@ class CorrectedFirstGuess(nn.Module):
         self.register_buffer("cycle", torch.zeros(columns.table, channels, *grid))
         features = history * channels if is_joint else history
         self.is_joint = is_joint
-        self.register_buffer("regression", torch.zeros(horizon, features, channels, *grid))
+        # Torch gives a network another memory layout only if no tensor of it has five dimensions.
+        self.register_buffer("regression", torch.zeros(horizon * features, channels, *grid))
         self.register_buffer("error", torch.ones(horizon, channels, *grid))
         self.register_buffer("spread", torch.ones(channels, *grid))
         self.register_buffer("nothing", torch.full((channels, 1, 1), torch.nan))
@@ -133,10 +134,10 @@ class CorrectedFirstGuess(nn.Module):
             nn.init.zeros_(weights)
 
     def fill(self, **tables: Columns) -> None:
-        """Take the tables of the training period, each of the shape of the buffer of its name."""
+        """Take the tables of the training period, each of as many values as the buffer of its name."""
         for name, values in tables.items():
             buffer = cast(Tensor, getattr(self, name))
-            buffer.copy_(torch.from_numpy(np.ascontiguousarray(values, np.float32)))
+            buffer.copy_(torch.from_numpy(np.ascontiguousarray(values, np.float32)).reshape(buffer.shape))
 
     def forward(self, frames: Tensor, times: Tensor, lagged: Tensor | None = None) -> Tensor:
         length = self.history + self.horizon
@@ -163,7 +164,7 @@ class CorrectedFirstGuess(nn.Module):
 
     def _guess(self, anomalies: Tensor) -> Tensor:
         """The anomalies that the regression makes of those of the history, (b, t, c, y, x) -> (b, h, c, y, x)."""
-        regression = cast(Tensor, self.regression)
+        regression = cast(Tensor, self.regression).unflatten(0, (self.horizon, -1))
         if self.is_joint:
             return torch.einsum("lfcyx,bfyx->blcyx", regression, anomalies.flatten(1, 2))
         return torch.einsum("lfcyx,bfcyx->blcyx", regression, anomalies)
