@@ -5,8 +5,11 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+_FLUSHES = 8
 
 
 @contextmanager
@@ -33,14 +36,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def make_durable(path: Path) -> None:
     """Flush a file, or every file and folder of a tree, to the disk."""
-    if path.is_dir():
-        for folder, _, names in os.walk(path, topdown=False):
-            for name in names:
-                if not (Path(folder) / name).is_symlink():
-                    sync(Path(folder) / name)
-            sync(Path(folder))
-    else:
+    if not path.is_dir():
         sync(path)
+        return
+    files, folders = [], []
+    for folder, _, names in os.walk(path, topdown=False):
+        files += [Path(folder) / name for name in names if not (Path(folder) / name).is_symlink()]
+        folders.append(Path(folder))
+    # A disk settles flushes that wait for it together in one go.
+    with ThreadPoolExecutor(max_workers=_FLUSHES) as threads:
+        list(threads.map(sync, files))
+        list(threads.map(sync, folders))
 
 
 def sync(path: Path) -> None:
