@@ -13,7 +13,7 @@ from factory import make_city, make_series
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.split import Split
-from stforecast.store import layout, open_store, prepare, versions
+from stforecast.store import build, layout, open_store, prepare, versions
 from stforecast.store.layout import Layout
 from stforecast.store.tasks import run_tasks
 
@@ -96,7 +96,25 @@ def test_each_shard_is_one_task(tmp_path: Path) -> None:
     series = make_series().chunk(time=2)
     with Count():
         prepare(series, tmp_path / "s.zarr", fractions(series))
-    assert len(tasks) == 2 * len(Layout.of(series).shards) == 14
+    layout = Layout.of(series)
+    trained = -(-fractions(series).part_rows(series["time"].to_numpy(), "train").stop // layout.shard)
+    assert len(tasks) == trained + len(layout.shards)
+
+
+def test_a_task_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = []
+
+    def kept(tasks, *arguments, **options):
+        tasks = list(tasks)
+        done = run_tasks(tasks, *arguments, **options)
+        blocks.extend(task.args[0] for task in tasks)
+        return done
+
+    monkeypatch.setattr(build, "run_tasks", kept)
+    series = make_series()
+    prepare(series.chunk(time=5), tmp_path / "s.zarr", fractions(series), nan="drop")
+    assert len(blocks) > 2 * len(Layout.of(series).shards)
+    assert all(variable.chunks is not None for block in blocks for variable in block.data_vars.values())
 
 
 def test_chunks_of_the_input_change_no_byte(tmp_path: Path) -> None:

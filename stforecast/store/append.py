@@ -16,14 +16,14 @@ from stforecast.limits import check_range
 from stforecast.normalization import Normalization, Values
 from stforecast.split import Split
 from stforecast.store.build import check_space, errors_named, prepare
-from stforecast.store.layout import Layout, in_store_order, read_shard, shard_file, write_shard, write_template
-from stforecast.store.reading import open_store
+from stforecast.store.layout import Layout, in_store_order, read_shard, shard_file, write_template
+from stforecast.store.reading import open_both
+from stforecast.store.shards import write_shard
 from stforecast.store.tasks import run_tasks
 from stforecast.store.versions import (
     GROUP,
     Files,
     current_version,
-    digest_of,
     lock,
     publish,
     read_manifest,
@@ -93,8 +93,7 @@ def append(
     """
     path = Path(path)
     with lock(path):
-        stored = open_store(path, normalized=True)
-        physical = open_store(path)
+        stored, physical = open_both(path)
         new = _like_store(series, physical)
         normalization = Normalization.from_json(stored.attrs["normalization"])
         times, fresh = stored["time"].to_numpy(), times_of(new)
@@ -195,7 +194,7 @@ def _merge(path: Path, new: xr.Dataset, stored: xr.Dataset, physical: xr.Dataset
         write_template(staging / GROUP, merged, layout, normalization)
         kept = _link_unchanged(before, staging, stored, new, layout)
         tasks = [
-            functools.partial(_write_merged, number, rows, times[rows], stored, new, before, staging, normalization)
+            functools.partial(_write_merged, number, layout, times[rows], stored, new, before, staging, normalization)
             for number, rows in enumerate(layout.shards)
             if number not in kept
         ]
@@ -248,7 +247,7 @@ def _link_unchanged(
 
 def _write_merged(
     number: int,
-    rows: slice,
+    layout: Layout,
     times: Times,
     stored: xr.Dataset,
     new: xr.Dataset,
@@ -269,9 +268,8 @@ def _write_merged(
         if from_new.any():
             frames = new[name].isel(time=np.searchsorted(new_times, times[from_new])).transpose(*variable.dims)
             values[from_new] = normalization.variables[str(name)].apply(frames.to_numpy())
-        write_shard(staging / GROUP, str(name), rows, values)
         file = shard_file(variable, str(name), number)
-        files[file] = digest_of(staging / GROUP / file)
+        files[file] = write_shard(staging / GROUP / file, values, layout.chunk, layout.shard)
     return files
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +27,10 @@ from stforecast.store.layout import (
     in_store_order,
     plain,
     shard_file,
-    write_shard,
     write_template,
 )
 from stforecast.store.reading import open_store
+from stforecast.store.shards import write_shard
 from stforecast.store.tasks import run_tasks
 from stforecast.store.versions import (
     GROUP,
@@ -39,6 +40,7 @@ from stforecast.store.versions import (
     lock,
     named,
     publish,
+    recall,
     remember,
     staging_of,
     write_manifest,
@@ -64,10 +66,10 @@ def prepare(
     """The series, opened from the normalized Zarr store that this makes of it.
 
     Statistics come from the training period alone, in float64, per variable and level, and lie inside the store with
-    the split. Two passes go over the data, each with one dask task per shard, on the caller's dask.distributed client
-    where there is one and on threads otherwise. The store is built beside its place and appears there in one step: a
-    reader finds the old store or the new one. A build that was interrupted goes on where it was when the same call is
-    made again, and ends in the same bytes; one that was refused leaves nothing.
+    the split. One pass goes over the training period and one over all frames, each with one dask task per shard, on the
+    caller's dask.distributed client where there is one and on threads otherwise. The store is built beside its place
+    and appears there in one step: a reader finds the old store or the new one. A build that was interrupted goes on
+    where it was when the same call is made again, and ends in the same bytes; one that was refused leaves nothing.
 
     Several processes can share a build, in any order and with no coordinator: each calls this with its `part`, and a
     last call without one does what is left, verifies and publishes.
@@ -176,10 +178,11 @@ class Build:
         """Do a part of the work, or all that is left of it."""
         shards = range(len(self.layout.shards))
         own = shards if part is None else shards[part[0] - 1 :: part[1]]
-        # Scales need the statistics of all shards. What others have not done yet is done here as well rather than
-        # waited for: the notes are the same whoever writes them.
+        # Scales need the statistics of all training frames. What others have not done yet is done here as well rather
+        # than waited for: the notes are the same whoever writes them.
         for some in (own, shards):
-            self._note_statistics([number for number in some if not self._statistics(number).exists()], progress)
+            trained = [number for number in some if frames_in(self._inside(number))]
+            self._note_statistics([number for number in trained if recall(self._statistics(number)) is None], progress)
         normalization = self._normalization()
         if not (self.staging / "template.json").exists():
             self._write_template(normalization)
@@ -200,6 +203,14 @@ class Build:
         sync(self.staging)
         remember(self.staging / "template.json", True)
 
+    @functools.cached_property
+    def _train(self) -> slice:
+        return self.split.part_rows(self.series["time"].to_numpy(), "train")
+
+    def _inside(self, number: int) -> slice:
+        """The training frames of a shard, counted from its first frame."""
+        return _cut(self.layout.shards[number], self._train)
+
     @property
     def _stop(self) -> Path:
         return self.staging / "stop"
@@ -211,23 +222,15 @@ class Build:
         return self.staging / "written" / f"{number}.json"
 
     def _note_statistics(self, numbers: Sequence[int], progress: bool) -> None:
-        train = self.split.part_rows(self.series["time"].to_numpy(), "train")
         tasks = []
         for number in numbers:
-            rows = self.layout.shards[number]
+            first, inside = self.layout.shards[number].start, self._inside(number)
             # The change to the first frame of a shard is from the last frame of the one before, if that is of the part.
-            ahead = int("tendency" in self.methods.values() and rows.start > train.start)
-            block = self.series.isel(time=slice(rows.start - ahead, rows.stop))
-            inside = _cut(rows, train)
+            ahead = int("tendency" in self.methods.values() and not inside.start and first > self._train.start)
+            block = self.series.isel(time=slice(first + inside.start - ahead, first + inside.stop))
             tasks.append(
                 functools.partial(
-                    _note_shard_statistics,
-                    block,
-                    ahead,
-                    inside,
-                    dict(self.methods),
-                    self.step,
-                    self._statistics(number),
+                    _note_shard_statistics, block, ahead, dict(self.methods), self.step, self._statistics(number)
                 )
             )
         run_tasks(tasks, "reading statistics" if progress else None, stop=self._stop)
@@ -236,7 +239,7 @@ class Build:
         """The normalization by the statistics of all shards, merged in order of time whoever noted them."""
         merged: dict[str, dict[str, Moments]] = {}
         for number in range(len(self.layout.shards)):
-            for name, kinds in json.loads(self._statistics(number).read_text())["moments"].items():
+            for name, kinds in (recall(self._statistics(number)) or {"moments": {}})["moments"].items():
                 known = merged.setdefault(name, {})
                 for kind, attrs in kinds.items():
                     moments = Moments.from_attrs(attrs)
@@ -261,8 +264,9 @@ class Build:
                 self.series.isel(time=self.layout.shards[number]),
                 self.staging / GROUP,
                 number,
-                self.layout.shards[number],
+                self.layout,
                 normalization,
+                self._inside(number),
                 self._statistics(number),
                 self._written(number),
             )
@@ -272,10 +276,10 @@ class Build:
 
     def _is_written(self, number: int) -> bool:
         """Whether a shard is on the disk as it was noted; after a loss of power a note may outlive its file."""
-        note = self._written(number)
-        if not note.exists():
+        noted = recall(self._written(number))
+        if noted is None:
             return False
-        files: Files = {name: (size, digest) for name, (size, digest) in json.loads(note.read_text()).items()}
+        files: Files = {name: (size, digest) for name, (size, digest) in noted.items()}
         return all(
             (self.staging / GROUP / name).is_file() and digest_of(self.staging / GROUP / name) == listed
             for name, listed in files.items()
@@ -448,7 +452,7 @@ def _without_nan(series: xr.Dataset, *, progress: bool) -> xr.Dataset:
 
 
 def _whole_frames(block: xr.Dataset) -> Values:
-    loaded = block.load(scheduler="synchronous")
+    loaded = block.compute(scheduler="synchronous")
     whole: Values = np.logical_and.reduce(
         [
             ~np.isnan(variable.to_numpy()).any(axis=tuple(range(1, variable.ndim)))
@@ -472,62 +476,63 @@ def _store_attrs(series: xr.Dataset, split: Split, step: np.timedelta64) -> dict
 
 
 def _note_shard_statistics(
-    block: xr.Dataset, ahead: int, train: slice, methods: dict[str, str], step: np.timedelta64, note: Path
+    block: xr.Dataset, ahead: int, methods: dict[str, str], step: np.timedelta64, note: Path
 ) -> None:
-    """Look at every value of a shard and note its sum and the moments of its training frames."""
-    loaded = block.load(scheduler="synchronous")
-    follows = np.diff(loaded["time"].to_numpy()) == step
+    """Note the moments of a shard's training frames, and their sum; with `ahead`, one frame stands before them."""
+    follows = np.diff(block["time"].to_numpy()) == step
     moments: dict[str, dict[str, Any]] = {}
-    digests = {}
-    for name, variable in loaded.data_vars.items():
-        check_finite(variable)
-        check_range(variable, counts=methods[str(name)] == "log1p")
-        values = variable.to_numpy()
-        digests[str(name)] = _sum_of(values[ahead:])
+    sums = {}
+    for name in block.data_vars:
+        method = methods[str(name)]
+        values = _loaded(block[name], method)
+        sums[str(name)] = _quick_sum_of(values[ahead:])
         kinds = moments[str(name)] = {}
-        if frames_in(train):
-            seen = values[ahead:][train]
-            kinds["values"] = Moments.of(observed(methods[str(name)], seen)).to_attrs()
-        if methods[str(name)] == "tendency":
-            changes = _changes(values, follows, ahead, train)
-            if len(changes):
-                kinds["changes"] = Moments.of(changes).to_attrs()
-    remember(note, {"moments": moments, "digests": digests})
+        kinds["values"] = Moments.of(observed(method, values[ahead:])).to_attrs()
+        if method == "tendency" and follows.any():
+            changes = values[1:][follows].astype(np.float64) - values[:-1][follows]
+            kinds["changes"] = Moments.of(changes).to_attrs()
+    # After a loss of power it is taken anew: to wait for the disk at each would take longer.
+    remember(note, {"moments": moments, "sums": sums}, durable=False)
 
 
-def _changes(values: Values, follows: Values, ahead: int, train: slice) -> Values:
-    """Changes over one step between frames of the training part; with `ahead`, one of them stands before the shard."""
-    pairs = np.arange(train.start + 1, train.stop + ahead)
-    pairs = pairs[follows[pairs - 1]]
-    changed: Values = values[pairs].astype(np.float64) - values[pairs - 1]
-    return changed
+def _loaded(variable: xr.DataArray, method: str) -> Values:
+    """The values of a variable, finite and in their range."""
+    # `load` would leave the values in the task, and with it in memory until the last task is done.
+    loaded = variable.compute(scheduler="synchronous")
+    check_finite(loaded)
+    check_range(loaded, counts=method == "log1p")
+    return loaded.to_numpy()
+
+
+def _quick_sum_of(values: Values) -> int:
+    """A sum that tells values that changed by themselves from what they were, at a third of the cost of SHA-256."""
+    return zlib.crc32(np.ascontiguousarray(values).data)
 
 
 def _write_one_shard(
     block: xr.Dataset,
     group: Path,
     number: int,
-    rows: slice,
+    layout: Layout,
     normalization: Normalization,
+    train: slice,
     statistics: Path,
     note: Path,
 ) -> None:
     """Normalize one shard's frames, write them as whole shards, read them back and note their sums."""
-    loaded = block.load(scheduler="synchronous")
-    digests = json.loads(statistics.read_text())["digests"]
+    known = (recall(statistics) or {"sums": {}})["sums"]
     files: Files = {}
-    for name, variable in loaded.data_vars.items():
-        values = variable.to_numpy()
-        if _sum_of(values) != digests[str(name)]:
-            times = variable["time"].to_numpy()
+    for name, variable in block.data_vars.items():
+        scaling = normalization.variables[str(name)]
+        values = _loaded(variable, scaling.method)
+        if str(name) in known and _quick_sum_of(values[train]) != known[str(name)]:
+            times = variable["time"].to_numpy()[train]
             raise StforecastError(
                 ErrorKind.INPUT_CHANGED,
                 f"variable {name} between {show_time(times[0])} and {show_time(times[-1])} is not what it was when its "
                 "statistics were taken; wait until the data stand still, then prepare again",
             )
         file = shard_file(variable, str(name), number)
-        # What an interruption left may be half a shard, and zarr reads a shard that is there before it writes.
-        (group / file).unlink(missing_ok=True)
-        write_shard(group, str(name), rows, normalization.variables[str(name)].apply(values))
-        files[file] = digest_of(group / file)
-    remember(note, files)
+        files[file] = write_shard(group / file, scaling.apply(values), layout.chunk, layout.shard)
+    # A loss of power may leave the note without its files or the reverse: the next build compares their sums.
+    remember(note, files, durable=False)

@@ -3,16 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 import zarr.codecs
 
-from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import axis_of, find_dims
 from stforecast.normalization import Normalization, Values
+from stforecast.store.shards import ZSTD_LEVEL
 
 STORE_VERSION = 1
 # A window of some ten frames should read few and small chunks; a task should write few and large files.
@@ -97,7 +97,7 @@ def write_template(group: Path, series: xr.Dataset, layout: Layout, normalizatio
 
 def _codecs() -> list[zarr.codecs.ZstdCodec]:
     # The checksum finds a flipped bit when the chunk is read; without it zstd decodes most of them into wrong numbers.
-    return [zarr.codecs.ZstdCodec(level=1, checksum=True)]
+    return [zarr.codecs.ZstdCodec(level=ZSTD_LEVEL, checksum=True)]
 
 
 def plain(attrs: dict[Any, Any]) -> dict[str, Any]:
@@ -127,27 +127,11 @@ def _consolidate(group: Path) -> None:
     (group / "zarr.json").write_text(json.dumps(root, indent=2))
 
 
-def write_shard(group: Path, name: str, rows: slice, values: Values) -> None:
-    """Write normalized frames as one whole shard of a variable, and read them back.
-
-    Raises:
-        StforecastError: READBACK if they are not read back as they were written.
-    """
-    array = _array(group, name, mode="r+")
-    array[rows] = values
-    if not np.array_equal(np.asarray(array[rows]).view(np.int32), values.view(np.int32)):
-        raise StforecastError(ErrorKind.READBACK, f"variable {name} was not read back from {group} as it was written")
-
-
 def read_shard(group: Path, name: str, rows: slice) -> Values:
     """The normalized frames of some rows of a variable."""
-    return np.asarray(_array(group, name, mode="r")[rows])
-
-
-def _array(group: Path, name: str, *, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
-    array = zarr.open_group(group, mode=mode, zarr_format=3)[name]
+    array = zarr.open_group(group, mode="r", zarr_format=3)[name]
     assert isinstance(array, zarr.Array)
-    return array
+    return np.asarray(array[rows])
 
 
 def shard_file(variable: xr.DataArray, name: str, number: int) -> str:

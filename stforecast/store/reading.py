@@ -39,7 +39,16 @@ def open_store(path: str | Path, *, normalized: bool = False) -> xr.Dataset:
             it; STORE_INCOMPLETE or STORE_CORRUPT, naming the file, if one is missing or has another size, or if the
             metadata cannot be read.
     """
-    path = Path(path)
+    scores, physical = open_both(Path(path))
+    return scores if normalized else physical
+
+
+def open_both(path: Path) -> tuple[xr.Dataset, xr.Dataset]:
+    """The series in a store, lazily: as stored, and in physical units; both of the same version.
+
+    Raises:
+        StforecastError: what `open_store` raises.
+    """
     version = current_version(path)
     faults = find_damage(version, deep=False)
     if faults:
@@ -51,10 +60,11 @@ def open_store(path: str | Path, *, normalized: bool = False) -> xr.Dataset:
     physical = {str(name): variable.attrs.pop("physical") for name, variable in series.data_vars.items()}
     for variable in series.data_vars.values():
         del variable.attrs["normalization"]
-    opened = (series if normalized else normalization.invert(series, physical)).drop_encoding()
-    # As xarray does: where the values lie. Of a store that is the version which was opened, and which never changes.
-    opened.encoding["source"] = str(version / GROUP)
-    return opened
+    both = series.drop_encoding(), normalization.invert(series, physical).drop_encoding()
+    for opened in both:
+        # As xarray does: where the values lie. Of a store that is the version that was opened, which never changes.
+        opened.encoding["source"] = str(version / GROUP)
+    return both
 
 
 class _StoredFrames:

@@ -201,9 +201,24 @@ def _retire(path: Path, *, names: set[str], kept: set[str]) -> None:
             entry.unlink()
 
 
-def remember(file: Path, described: Any) -> None:
-    """Write a small JSON file whole or not at all, also if the power goes; several processes may write the same."""
+def remember(file: Path, described: Any, *, durable: bool = True) -> None:
+    """Write a small JSON file whole or not at all; several processes may write the same.
+
+    Args:
+        file: what is to be written.
+        described: what JSON can hold.
+        durable: whether it is to be whole if the power goes, too; if not, `recall` may find nothing then.
+    """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(described))
-    sync(temporary)
+    if durable:
+        sync(temporary)
     temporary.replace(file)
+
+
+def recall(file: Path) -> Any:
+    """What was remembered in a file; None if nothing was, or it did not outlive a loss of power."""
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
