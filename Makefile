@@ -9,12 +9,13 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo test lint real clean
+.PHONY: help install demo test lint real bench clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
+	@echo "make bench  speed and memory against named alternatives, as tables; docs/performance.md has them"
 	@echo "make real   both real series whole; writes docs/results.md (needs STFORECAST_DATA)"
 
 install: $(VENV)/.installed
@@ -38,6 +39,12 @@ lint: install
 
 real: install
 	$(BIN)/python pipelines/real.py
+
+bench: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmarks]'
+	$(BIN)/python benchmarks/windows.py
+	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/store.py
 
 clean:
 	rm -rf $(VENV) data/demo data/raw data/stores data/runs
