@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -161,17 +164,18 @@ def prepare(
             regrid="conservative" if regrid is RegridChoice.CONSERVATIVE else "linear",
             **choices,
         )
-    opened = stf.prepare(
-        series,
-        store,
-        _split(series, train, validation, test),
-        method=_methods(method or ["z-score"]),
-        allow_gaps=allow_gaps,
-        nan="drop" if nan is NanChoice.DROP else "refuse",
-        part=_part(part),
-        overwrite=overwrite,
-        progress=True,
-    )
+    with _unwound():
+        opened = stf.prepare(
+            series,
+            store,
+            _split(series, train, validation, test),
+            method=_methods(method or ["z-score"]),
+            allow_gaps=allow_gaps,
+            nan="drop" if nan is NanChoice.DROP else "refuse",
+            part=_part(part),
+            overwrite=overwrite,
+            progress=True,
+        )
     done = f"part {part} of {store} is built" if part else str(store)
     typer.echo(f"{done}: {', '.join(map(str, opened.data_vars))}, {dict(opened.sizes)}")
 
@@ -219,7 +223,10 @@ def append(
 ) -> None:
     """Put new frames into a store; the same frames again change nothing."""
     series = stf.open_dataset(raw, source=source)
-    typer.echo(stf.append(series, store, allow_gaps=allow_gaps, allow_late=allow_late, replace=replace, refit=refit))
+    with _unwound():
+        typer.echo(
+            stf.append(series, store, allow_gaps=allow_gaps, allow_late=allow_late, replace=replace, refit=refit)
+        )
 
 
 @app.command()
@@ -413,7 +420,10 @@ def plot(
 
 
 def main() -> None:
-    """Run the command line; a user's error is one line on stderr and the exit status of its kind."""
+    """Run the command line; a user's error is one line on stderr and the exit status of its kind.
+
+    SIGINT ends with status 130 and SIGTERM with 143, once what is being written is whole or cleared and unlocked.
+    """
     try:
         app(prog_name="stforecast")
     except StforecastError as error:
@@ -422,6 +432,20 @@ def main() -> None:
     except OSError as error:
         _say(f"{error} [{ErrorKind.IO_ERROR}]")
         sys.exit(ErrorKind.IO_ERROR.exit_status)
+    except SystemExit as end:
+        if end.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            _say(f"interrupted [{ErrorKind.INTERRUPTED}]")
+        raise
+
+
+@contextmanager
+def _unwound() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does: locks are released and threads end what they write. A fit sees to it itself."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(fault: str) -> None:

@@ -33,8 +33,10 @@ class ErrorKind(StrEnum):
     GRID_SHAPE = "GRID_SHAPE"
     INF = "INF"
     INPUT_CHANGED = "INPUT_CHANGED"
+    INTERRUPTED = "INTERRUPTED"
     IO_ERROR = "IO_ERROR"
     LEAK = "LEAK"
+    LOCK_UNSUPPORTED = "LOCK_UNSUPPORTED"
     MEMORY_BUDGET = "MEMORY_BUDGET"
     METADATA = "METADATA"
     NAN = "NAN"
@@ -68,6 +70,7 @@ class ErrorKind(StrEnum):
     TRAIN_DIVERGED = "TRAIN_DIVERGED"
     UNITS = "UNITS"
     VAR_MISSING = "VAR_MISSING"
+    WORKER_LOST = "WORKER_LOST"
 
     @property
     def exit_status(self) -> int:
@@ -105,10 +108,14 @@ _EXIT_STATUS = {
         6: (
             ErrorKind.DISK_FULL,
             ErrorKind.IO_ERROR,
+            ErrorKind.LOCK_UNSUPPORTED,
             ErrorKind.MEMORY_BUDGET,
             ErrorKind.OUTPUT_INVALID,
             ErrorKind.PERMISSION,
+            ErrorKind.WORKER_LOST,
         ),
+        # By SIGINT; SIGTERM ends with 143.
+        130: (ErrorKind.INTERRUPTED,),
         # What another process is doing just now; the same command may well succeed when it is done.
         75: (ErrorKind.FILE_BUSY, ErrorKind.INPUT_CHANGED, ErrorKind.STORE_BUSY),
     }.items()

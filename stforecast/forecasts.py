@@ -5,7 +5,7 @@ from pathlib import Path
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import replacing
+from stforecast.files import replacing, unwritten
 from stforecast.grid import check_forecast
 
 _TIME_ENCODING = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian", "dtype": "int64"}
@@ -19,7 +19,8 @@ def write_forecast(forecast: xr.Dataset, path: str | Path) -> Path:
         path: the file to write, ending in .nc.
 
     Raises:
-        StforecastError: what `check_forecast` refuses; ARGUMENT for another ending.
+        StforecastError: what `check_forecast` refuses; ARGUMENT for another ending; DISK_FULL, PERMISSION
+            or IO_ERROR, and what was there before is intact.
     """
     path = Path(path)
     check_forecast(forecast)
@@ -28,8 +29,11 @@ def write_forecast(forecast: xr.Dataset, path: str | Path) -> Path:
     encoding: dict[str, dict[str, object]] = {name: dict(_TIME_ENCODING) for name in ("init_time", "valid_time")}
     encoding["lead_time"] = {"units": "seconds", "dtype": "int64"}
     encoding |= {str(name): {"zlib": True, "complevel": 1, "dtype": "float32"} for name in forecast.data_vars}
-    with replacing(path) as temporary:
-        forecast.drop_encoding().to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+    try:
+        with replacing(path) as temporary:
+            forecast.drop_encoding().to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+    except (OSError, RuntimeError) as error:
+        raise unwritten(error, path) from error
     return path
 
 

@@ -1,6 +1,8 @@
-"""Processes that die or fail at a numbered change of the disk, forked from a warm one so that a trial is cheap."""
+"""Processes that die, fail or lose what was not flushed, forked from a warm one so that a trial is cheap."""
 
 import errno
+import functools
+import json
 import os
 import pickle
 import shutil
@@ -23,6 +25,7 @@ from stforecast.split import Split
 from stforecast.store import append, layout, open_store, prepare, validate
 
 KILL = 0
+DISK_IS_FULL = {errno.ENOSPC: {ErrorKind.DISK_FULL}, errno.EFBIG: {ErrorKind.DISK_FULL}}
 Act = Callable[[], Any]
 SPLIT = Split(
     train=("2016-01-01", "2016-01-08"), validation=("2016-01-09", "2016-01-10"), test=("2016-01-11", "2016-01-31")
@@ -56,22 +59,28 @@ class Ended:
 def numbered(root: Path, at: int, fault: int) -> Callable[[], int]:
     """Counts changes of the disk under a root from now on, for good; the one numbered `at` kills or fails.
 
-    Only for a child: an audit hook cannot be taken away.
+    Flushing counts as a change. Only for a child: an audit hook cannot be taken away.
     """
     seen = 0
     prefix = str(root)
+    flush = os.fsync
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+    def change(paths: list[str]) -> None:
         nonlocal seen
-        if not any(str(path).startswith(prefix) for path in _changed(event, arguments)):
+        if not any(path.startswith(prefix) for path in paths):
             return
         seen += 1
         if seen == at:
             if fault == KILL:
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError(fault, os.strerror(fault), str(arguments[0]))
+            raise OSError(fault, os.strerror(fault), paths[0])
 
-    sys.addaudithook(hook)
+    def flushed(descriptor: int) -> None:
+        change([str(Path(f"/proc/self/fd/{descriptor}").readlink())])
+        flush(descriptor)
+
+    os.fsync = flushed
+    sys.addaudithook(lambda event, arguments: change(_changed(event, arguments)))
     return lambda: seen
 
 
@@ -135,7 +144,7 @@ def wait(child: int, reads: int, *, limit: float = 60) -> Ended:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 raise Violation(f"a process hung for {limit} s")
-            time.sleep(0.001)
+            time.sleep(0.002)
         said = pipe.read()
     return pickle.loads(said) if said else Ended("killed")
 
@@ -150,6 +159,87 @@ def in_child(act: Act, root: Path, *, at: int = -1, fault: int = KILL) -> Ended:
 
     ended = wait(*start(watched))
     return Ended(ended.how, ended.result or 0, ended.kind, ended.message)
+
+
+# --- What survives a loss of power: only what was flushed, and names only where their folder was.
+
+Listing = dict[str, tuple[str, str]]
+
+
+def listing_of(folder: Path) -> Listing:
+    """What each name in a folder stands for: a link by its target, all else by its inode."""
+    return {
+        entry.name: ("link", str(entry.readlink())) if entry.is_symlink() else ("inode", str(entry.stat().st_ino))
+        for entry in folder.iterdir()
+    }
+
+
+def record_flushes(root: Path, log: Path) -> None:
+    """Write down, for good, what each fsync under a root makes durable. Only for a child."""
+    flush = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        flush(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_relative_to(root):
+            status = os.fstat(descriptor)
+            what = listing_of(path) if path.is_dir() else (status.st_mtime_ns, status.st_size)
+            with log.open("a") as lines:
+                lines.write(json.dumps([str(status.st_ino), what]) + "\n")
+
+    os.fsync = recorded
+
+
+@dataclass
+class Durable:
+    """What a disk is sure to hold: files by inode with their time of change, folders by inode with their names."""
+
+    files: dict[str, int]
+    folders: dict[str, Listing]
+
+    @classmethod
+    def of(cls, root: Path) -> "Durable":
+        """All that is there: it was written long ago."""
+        durable = cls({}, {})
+        for folder, _, names in os.walk(root):
+            durable.folders[str(Path(folder).stat().st_ino)] = listing_of(Path(folder))
+            for status in [(Path(folder) / name).lstat() for name in names]:
+                durable.files[str(status.st_ino)] = status.st_mtime_ns
+        return durable
+
+    def with_flushes(self, log: Path) -> "Durable":
+        """This and what a process flushed since."""
+        for line in log.read_text().splitlines() if log.exists() else []:
+            inode, what = json.loads(line)
+            if isinstance(what, dict):
+                self.folders[inode] = {name: (kind, value) for name, (kind, value) in what.items()}
+            else:
+                self.files[inode] = what[0]
+        return self
+
+    def lose(self, folder: Path, random: np.random.Generator | None) -> None:
+        """Take away what is not durable: all of it, or with a random generator each thing or not."""
+
+        def lost() -> bool:
+            return random is None or bool(random.random() < 0.5)
+
+        durable, now = self.folders.get(str(folder.stat().st_ino), {}), listing_of(folder)
+        for name, (kind, value) in durable.items():
+            # A name that was taken away or pointed elsewhere after the last flush may still be as it was.
+            if kind == "link" and now.get(name) != (kind, value) and lost():
+                (folder / name).unlink(missing_ok=True)
+                (folder / name).symlink_to(value)
+        for name, meant in now.items():
+            entry = folder / name
+            if durable.get(name) != meant and not entry.is_symlink() and lost():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            elif entry.is_symlink():
+                if name not in durable and lost():
+                    entry.unlink()
+            elif entry.is_dir():
+                self.lose(entry, random)
+            elif self.files.get(str(entry.stat().st_ino)) != entry.stat().st_mtime_ns and lost():
+                os.truncate(entry, 0 if random is None else int(random.integers(entry.stat().st_size + 1)))
 
 
 def shrink_shards() -> None:
@@ -211,6 +301,19 @@ def files_of(path: Path) -> dict[str, bytes] | None:
     return {str(file.relative_to(version)): file.read_bytes() for file in sorted(version.rglob("*")) if file.is_file()}
 
 
+def tree_of(folder: Path) -> dict[str, bytes | str]:
+    """All that is under a folder by name, but for lock files: contents, targets of links, and folders."""
+    return {
+        str(entry.relative_to(folder)): str(entry.readlink())
+        if entry.is_symlink()
+        else entry.read_bytes()
+        if entry.is_file()
+        else "a folder"
+        for entry in sorted(folder.rglob("*"))
+        if entry.suffix != ".lock"
+    }
+
+
 class Bench:
     """One scenario, undisturbed once for what is to be, then disturbed as often as one likes."""
 
@@ -220,15 +323,29 @@ class Bench:
         (self.origin).mkdir(parents=True)
         scenario.before(self.origin / "s.zarr")
         shutil.copytree(self.origin, undisturbed.parent, symlinks=True)
-        started = time.monotonic()
         self.points = in_child(lambda: scenario.act(undisturbed), undisturbed.parent).points
-        self.seconds = time.monotonic() - started
+        self.largest = max(file.stat().st_size for file in undisturbed.parent.rglob("*") if file.is_file())
         self.old, self.new = files_of(self.origin / "s.zarr"), files_of(undisturbed)
         self.old_values = None if self.old is None else open_store(self.origin / "s.zarr").load()
         self.new_values = open_store(undisturbed).load()
+        self.origin_tree = tree_of(self.origin)
+        for store in (undisturbed, *([] if self.old is None else [self.origin / "s.zarr"])):
+            if not validate(store).is_sound:
+                raise Violation(str(validate(store)))
         if self.old == self.new or self.points < 10:
             raise Violation(f"{scenario.name} changed nothing or was not watched ({self.points} points)")
         self.trials = 0
+
+    @functools.cached_property
+    def seconds(self) -> float:
+        """How long the act takes: the middle one of three."""
+        lasted = []
+        for _ in range(3):
+            path, begun = self.fresh(), time.monotonic()
+            wait(*start(functools.partial(lambda path: bool(self.scenario.act(path)), path)))
+            lasted.append(time.monotonic() - begun)
+            shutil.rmtree(path.parent)
+        return sorted(lasted)[1]
 
     def fresh(self) -> Path:
         """A copy of what is there before, for one trial."""
@@ -237,8 +354,8 @@ class Bench:
         shutil.copytree(self.origin, place, symlinks=True)
         return place / "s.zarr"
 
-    def disturb(self, at: int, fault: int = KILL) -> None:
-        """Die or fail at one point, and look at what is left and at what a rerun makes of it.
+    def disturb(self, at: int, fault: int = KILL) -> str:
+        """What is left when the act dies or fails at one point, after a look at it and at what a rerun makes of it.
 
         Raises:
             Violation: naming scenario, point and fault, if a rule does not hold.
@@ -246,10 +363,10 @@ class Bench:
         path = self.fresh()
         reader = None if self.old is None else open_store(path)
         ended = in_child(lambda: self.scenario.act(path), path.parent, at=at, fault=fault)
-        self.check(path, reader, ended, f"{self.scenario.name}, point {at}, fault {fault}", fault)
+        return self.check(path, reader, ended, f"{self.scenario.name}, point {at}, fault {fault}", fault)
 
-    def kill_after(self, seconds: float) -> None:
-        """Kill the act after a time, and look.
+    def kill_after(self, share: float) -> str:
+        """What is left when the act is killed after a share of the time that it takes.
 
         Raises:
             Violation: as `disturb`.
@@ -257,29 +374,56 @@ class Bench:
         path = self.fresh()
         reader = None if self.old is None else open_store(path)
         child, reads = start(lambda: bool(self.scenario.act(path)))
-        time.sleep(seconds)
+        time.sleep(share * self.seconds)
+        # It is not waited for yet, so the number is still its own even if it has ended.
         os.kill(child, signal.SIGKILL)
         ended = wait(child, reads)
-        self.check(path, reader, ended, f"{self.scenario.name}, killed after {seconds:.4f} s", KILL)
+        return self.check(path, reader, ended, f"{self.scenario.name}, killed after {share:.3f} of its time", KILL)
 
-    def check(self, path: Path, reader: xr.Dataset | None, ended: Ended, what: str, fault: int) -> None:
-        """Hold what is left against the rules, and make the act again."""
+    def lose_power(self, at: int = -1, *, seed: int | None = None) -> str:
+        """What is left when the power goes once the act has ended, or at one of its points.
+
+        Raises:
+            Violation: as `disturb`; also if what was acknowledged is not there whole.
+        """
+        path = self.fresh()
+        log = self.folder / f"flushed{self.trials}.log"
+        before = Durable.of(path.parent)
+
+        def recorded() -> None:
+            record_flushes(path.parent, log)
+            self.scenario.act(path)
+
+        ended = in_child(recorded, path.parent, at=at)
+        before.with_flushes(log).lose(path.parent, None if seed is None else np.random.default_rng(seed))
+        log.unlink(missing_ok=True)
+        what = f"{self.scenario.name}, power lost at {at}, seed {seed}"
+        return self.check(path, None, ended, what, KILL)
+
+    def check(self, path: Path, reader: xr.Dataset | None, ended: Ended, what: str, fault: int) -> str:
+        """How the act ended and what is left, held against the rules; then the act is made again."""
         try:
-            self._hold(path, reader, ended, fault)
+            left = self._hold(path, reader, ended, fault)
         except Violation as error:
             raise Violation(f"{what}: {error} ({path})") from error
         except Exception as error:
             raise Violation(f"{what}: {type(error).__name__}: {error} ({path})") from error
         shutil.rmtree(path.parent)
+        return f"{ended.how}, {left} store left"
 
-    def _hold(self, path: Path, reader: xr.Dataset | None, ended: Ended, fault: int) -> None:
+    def _hold(self, path: Path, reader: xr.Dataset | None, ended: Ended, fault: int) -> str:
         self._check_error(ended, path, fault)
         left = self._check_whole(path)
         self._check_reader(reader)
         if ended.how == "done" and left != self.new:
             raise Violation("success was reported, but the store is the old one")
+        if ended.how == "failed" and "readers see it" in ended.message and left != self.new:
+            raise Violation(f"said {ended.message!r}, but the store is not the new one")
         if ended.how == "failed" and "intact" in ended.message and left != self.old:
             raise Violation(f"said {ended.message!r}, but the store is the new one")
+        if tree_of(path.parent) == self.origin_tree:
+            # To make the act again is then what it was to make it undisturbed.
+            return "no" if left is None else "old"
         again = in_child(lambda: self.scenario.act(path), path.parent)
         if again.how != "done" and not (again.kind == ErrorKind.OUTPUT_EXISTS and left == self.new):
             raise Violation(f"a rerun {again.how}: {again.kind} {again.message}")
@@ -290,17 +434,20 @@ class Bench:
         litter = {entry.name for entry in path.parent.iterdir()} - {"s.zarr", ".s.zarr.lock"}
         if litter and left != self.new:
             raise Violation(f"a rerun leaves {sorted(litter)}")
+        return "new" if left == self.new else "no" if left is None else "old"
 
     def _check_error(self, ended: Ended, path: Path, fault: int) -> None:
         wanted = {
             KILL: set(),
-            errno.ENOSPC: {ErrorKind.DISK_FULL},
+            **DISK_IS_FULL,
             errno.EIO: {ErrorKind.IO_ERROR},
             errno.EACCES: {ErrorKind.PERMISSION},
         }[fault]
         if ended.how == "killed" and fault != KILL:
             raise Violation("died of an error")
-        if ended.how == "failed" and (ended.kind not in wanted or path.name not in ended.message):
+        # Once readers see the new store, a flush that fails is said to be just that.
+        told = ended.kind in wanted or (ended.kind == ErrorKind.IO_ERROR and "did not confirm" in ended.message)
+        if ended.how == "failed" and not (told and path.name in ended.message):
             raise Violation(f"failed with {ended.kind}: {ended.message}")
 
     def _check_whole(self, path: Path) -> dict[str, bytes] | None:
@@ -308,17 +455,15 @@ class Bench:
         if left not in (self.old, self.new):
             raise Violation(f"the store is neither the old one nor the new one: {differing(left, self.new)} differ")
         if left is not None:
-            validation = validate(path)
-            if not validation.is_sound:
-                raise Violation(str(validation))
+            # The same bytes are as sound as they were found to be undisturbed.
             expected = self.new_values if left == self.new else self.old_values
-            opened = open_store(path).load()
+            opened = open_store(path).load(scheduler="synchronous")
             if expected is None or not opened.identical(expected):
                 raise Violation("values are not those that were committed")
         return left
 
     def _check_reader(self, reader: xr.Dataset | None) -> None:
-        if reader is not None and not reader.copy().load().identical(self.old_values):
+        if reader is not None and not reader.copy().load(scheduler="synchronous").identical(self.old_values):
             raise Violation("a reader of the old version reads other values")
 
 

@@ -1,12 +1,15 @@
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from crash import KILL, in_child
 from factory import make_series
 from test_grid import make_forecast
+from trials import small_disk
 
-from stforecast.errors import StforecastError
+from stforecast.errors import ErrorKind, StforecastError
 from stforecast.forecasts import open_forecast, write_forecast
 
 
@@ -27,6 +30,47 @@ def test_writing_again_replaces_the_file_whole(tmp_path: Path) -> None:
     write_forecast(warmer, tmp_path / "forecast.nc")
     with open_forecast(tmp_path / "forecast.nc") as opened:
         xr.testing.assert_equal(opened.compute(), warmer)
+
+
+def test_s04_g04_g06_a_writer_may_die_or_fail_anywhere(tmp_path: Path) -> None:
+    forecast, path = make_forecast(make_series()), tmp_path / "forecast.nc"
+    warmer = forecast.assign(t2m=(forecast["t2m"] + 1).assign_attrs(forecast["t2m"].attrs))
+    write_forecast(warmer, path)
+    new = path.read_bytes()
+    write_forecast(forecast, path)
+    old = path.read_bytes()
+    points = in_child(lambda: write_forecast(warmer, path), tmp_path).points
+    assert points >= 3
+    for fault in (KILL, errno.ENOSPC, errno.EIO):
+        for at in range(1, points + 1):
+            path.write_bytes(old)
+            ended = in_child(lambda: write_forecast(warmer, path), tmp_path, at=at, fault=fault)
+            left = path.read_bytes()
+            assert left in (old, new)
+            if ended.how == "failed":
+                assert ended.kind == {errno.ENOSPC: "DISK_FULL", errno.EIO: "IO_ERROR"}[fault] or left == new
+                assert ("is intact" in ended.message) == (left == old)
+            for litter in tmp_path.glob(".forecast.*.tmp.nc"):
+                assert ended.how == "killed"
+                litter.unlink()
+
+
+def test_g06_a_netcdf_library_that_meets_a_full_disk_is_told_so(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as resize:
+        if resize is None:
+            pytest.skip("this user cannot mount a small file system to fill")
+        path = tmp_path / "disk" / "forecast.nc"
+        write_forecast(make_forecast(make_series(40, shape=(4, 8))), path)
+        before = path.read_bytes()
+        large = make_forecast(make_series(60, shape=(120, 160)))
+        noise = np.random.default_rng(0).standard_normal(large["t2m"].shape).astype(np.float32)
+        large = large.assign(t2m=(large["t2m"] + noise).assign_attrs(large["t2m"].attrs))
+        resize(len(before) + 2**18)
+        with pytest.raises(StforecastError, match=r"disk is full: .*forecast\.nc was not written .* free in") as caught:
+            write_forecast(large, path)
+        assert caught.value.kind == ErrorKind.DISK_FULL
+        assert [entry.name for entry in path.parent.iterdir()] == ["forecast.nc"]
+        assert path.read_bytes() == before
 
 
 def test_what_is_no_forecast_is_not_written(tmp_path: Path) -> None:

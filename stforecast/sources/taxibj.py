@@ -68,7 +68,9 @@ class _ChannelRows:
         # One axis at a time, the last first: integers take axes away.
         for axis, key in reversed(list(enumerate(cells, start=1))):
             frames = frames[(slice(None),) * axis + (key,)]
-        return np.asarray(frames, np.float32)
+        # What float32 cannot hold becomes infinite, and that is refused with its place where the series is prepared.
+        with np.errstate(over="ignore"):
+            return np.asarray(frames, np.float32)
 
 
 def is_taxibj(path: Path) -> bool:

@@ -188,9 +188,11 @@ def _merge(path: Path, new: xr.Dataset, stored: xr.Dataset, physical: xr.Dataset
     merged = _template(physical, new, times)
     layout = Layout.of(merged)
     size = sum(4 * variable.size for variable in new.data_vars.values())
-    check_space(path, size + len(new.data_vars) * layout.shard * 4 * max(v[0].size for v in new.data_vars.values()))
+    needed = check_space(
+        path, size + len(new.data_vars) * layout.shard * 4 * max(v[0].size for v in new.data_vars.values())
+    )
     shutil.rmtree(staging, ignore_errors=True)
-    with errors_named(path, staging):
+    with errors_named(path, staging, needed):
         write_template(staging / GROUP, merged, layout, normalization)
         kept = _link_unchanged(before, staging, stored, new, layout)
         tasks = [

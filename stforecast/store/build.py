@@ -1,12 +1,13 @@
 """Building a store from a series: statistics, then shards, each resumable, then one step that publishes."""
 
+import errno
 import functools
 import json
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import make_durable, sha256, sync
+from stforecast.files import make_durable, sha256, sync, unwritten
 from stforecast.grid import check_finite, check_series
 from stforecast.limits import check_range
 from stforecast.normalization import METHODS, Moments, Normalization, Scaling, Values, observed
@@ -38,7 +39,6 @@ from stforecast.store.versions import (
     digest_of,
     is_store,
     lock,
-    named,
     publish,
     recall,
     remember,
@@ -98,10 +98,10 @@ def prepare(
     _check_names(series)
     methods = _methods(series, method)
     _check_part(part, identity)
-    _check_target(path, series, overwrite=overwrite)
+    needed = _check_target(path, series, overwrite=overwrite)
     split.rows(series["time"].to_numpy())
     holder = lock(path) if part is None else _nothing()
-    with holder, _staging(path, keep=part is not None) as staging:
+    with holder, _staging(path, keep=part is not None, needed=needed) as staging:
         if nan == "drop":
             series = _without_nan(series, progress=progress)
         series = series.assign_attrs(_store_attrs(series, split, step))
@@ -197,7 +197,9 @@ class Build:
         make_durable(made)
         try:
             made.rename(self.staging / GROUP)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
             # Another process was first, with the same bytes.
             shutil.rmtree(made)
         sync(self.staging)
@@ -233,7 +235,14 @@ class Build:
                     _note_shard_statistics, block, ahead, dict(self.methods), self.step, self._statistics(number)
                 )
             )
-        run_tasks(tasks, "reading statistics" if progress else None, stop=self._stop)
+        self._run(tasks, numbers, "reading statistics" if progress else None)
+
+    def _run(self, tasks: Sequence[Callable[[], None]], numbers: Sequence[int], description: str | None) -> None:
+        """Do one task for each of some shards."""
+        times, names = self.series["time"].to_numpy(), ", ".join(map(str, self.series.data_vars))
+        parts = [self.layout.shards[number] for number in numbers]
+        blocks = [f"{names} from {show_time(times[rows.start])} to {show_time(times[rows.stop - 1])}" for rows in parts]
+        run_tasks(tasks, description, stop=self._stop, blocks=blocks)
 
     def _normalization(self) -> Normalization:
         """The normalization by the statistics of all shards, merged in order of time whoever noted them."""
@@ -272,7 +281,7 @@ class Build:
             )
             for number in numbers
         ]
-        run_tasks(tasks, "writing the store" if progress else None, stop=self._stop)
+        self._run(tasks, numbers, "writing the store" if progress else None)
 
     def _is_written(self, number: int) -> bool:
         """Whether a shard is on the disk as it was noted; after a loss of power a note may outlive its file."""
@@ -354,7 +363,8 @@ def _check_part(part: Part | None, identity: Any) -> None:
         )
 
 
-def _check_target(path: Path, series: xr.Dataset, *, overwrite: bool) -> None:
+def _check_target(path: Path, series: xr.Dataset, *, overwrite: bool) -> int:
+    """The bytes that a store may need, once its place is found to be free and large enough."""
     if path.exists() and not is_store(path):
         raise StforecastError(
             ErrorKind.OUTPUT_EXISTS, f"{path} is there and is not a store that stforecast prepared; choose another path"
@@ -363,11 +373,11 @@ def _check_target(path: Path, series: xr.Dataset, *, overwrite: bool) -> None:
         raise StforecastError(
             ErrorKind.OUTPUT_EXISTS, f"{path} is there; pass overwrite=True (--overwrite) to replace it"
         )
-    check_space(path, 4 * sum(variable.size for variable in series.data_vars.values()))
+    return check_space(path, 4 * sum(variable.size for variable in series.data_vars.values()))
 
 
-def check_space(path: Path, size: int) -> None:
-    """Refuse to begin what the disk cannot hold.
+def check_space(path: Path, size: int) -> int:
+    """The bytes that a store of so many raw ones may need, if the disk has them.
 
     Raises:
         StforecastError: DISK_FULL, naming what is needed and what is free; PERMISSION if the folder cannot be made.
@@ -384,6 +394,7 @@ def check_space(path: Path, size: int) -> None:
         raise StforecastError(
             ErrorKind.DISK_FULL, f"{path} may need {needed:,} bytes but {free:,} are free in {path.parent.resolve()}"
         )
+    return needed
 
 
 @contextmanager
@@ -393,25 +404,32 @@ def _nothing() -> Iterator[None]:
 
 
 @contextmanager
-def _staging(path: Path, *, keep: bool) -> Iterator[Path]:
+def _staging(path: Path, *, keep: bool, needed: int) -> Iterator[Path]:
     """Where a store is built; an error clears it, an interruption leaves it for the next call to go on with."""
     staging = staging_of(path)
     if keep:
         # Other parts may still be at work on theirs.
         yield staging
         return
-    with errors_named(path, staging):
+    with errors_named(path, staging, needed):
         yield staging
 
 
 @contextmanager
-def errors_named(path: Path, staging: Path) -> Iterator[None]:
+def errors_named(path: Path, staging: Path, needed: int) -> Iterator[None]:
     """Clears what was staged when something fails, and says what the operating system's errors mean for the store."""
     try:
         yield
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
-        raise named(error, path) from error
+        raise unwritten(error, path, needed=needed) from error
+    except MemoryError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise StforecastError(
+            ErrorKind.MEMORY_BUDGET,
+            f"there is too little memory: {path} was not written and what was there before is intact. Each thread "
+            "holds a shard of every variable while it writes; use fewer, e.g. dask.config.set(num_workers=1)",
+        ) from error
     except Exception:
         shutil.rmtree(staging, ignore_errors=True)
         raise

@@ -1,6 +1,7 @@
 """Opening a store: lazily, in physical units or as it is stored, and checking it whole."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,14 +22,16 @@ from stforecast.time_axis import check_times, show_time, time_step
 
 # A scheduled run opens its store often; only what a stat call tells is checked then. `validate` reads everything.
 _LONGEST_AXIS = 2**31
+# Coordinates are loaded whole. A static field of the globe at 0.1 degrees has 6 million values.
+_LARGEST_COORDINATE = 2**28
 
 
 def open_store(path: str | Path, *, normalized: bool = False) -> xr.Dataset:
     """The series in a store, lazily: in physical units, or normalized with units 1.
 
     The version that is current now is opened and stays readable while a newer one is published, until two have been.
-    Every file's presence and size is checked against the store's manifest. Attributes `split` and `normalization` hold
-    the periods and the statistics as JSON.
+    Every file's presence and size, and the content of the metadata, is checked against the store's manifest. Attributes
+    `split` and `normalization` hold the periods and the statistics as JSON.
 
     Args:
         path: a store that `prepare` made.
@@ -50,11 +53,13 @@ def open_both(path: Path) -> tuple[xr.Dataset, xr.Dataset]:
         StforecastError: what `open_store` raises.
     """
     version = current_version(path)
-    faults = find_damage(version, deep=False)
-    if faults:
-        kind, fault = faults[0]
-        raise StforecastError(kind, f"{path} is damaged: {fault}; take a copy of the store, or prepare it anew")
-    series = _open_group(version / GROUP, path)
+    try:
+        series = _open_version(version, path)
+    except (StforecastError, OSError):
+        # Writers may have published twice, and retired this version, since the link was looked at.
+        if current_version(path) == version:
+            raise
+        return open_both(path)
     normalization = Normalization({str(name): _scaling(series[name]) for name in series.data_vars})
     series.attrs["normalization"] = normalization.to_json()
     physical = {str(name): variable.attrs.pop("physical") for name, variable in series.data_vars.items()}
@@ -65,6 +70,14 @@ def open_both(path: Path) -> tuple[xr.Dataset, xr.Dataset]:
         # As xarray does: where the values lie. Of a store that is the version that was opened, which never changes.
         opened.encoding["source"] = str(version / GROUP)
     return both
+
+
+def _open_version(version: Path, path: Path) -> xr.Dataset:
+    faults = find_damage(version, deep=False)
+    if faults:
+        kind, fault = faults[0]
+        raise StforecastError(kind, f"{path} is damaged: {fault}; take a copy of the store, or prepare it anew")
+    return _open_group(version / GROUP, path)
 
 
 class _StoredFrames:
@@ -130,7 +143,10 @@ def _check_metadata(group: Path) -> None:
     """Refuse a shape that no data could fill before anything allocates it."""
     root = json.loads((group / "zarr.json").read_text())
     for name, member in root["consolidated_metadata"]["metadata"].items():
-        if any(length > _LONGEST_AXIS for length in member["shape"]):
+        is_loaded = "physical" not in member["attributes"]
+        if any(length > _LONGEST_AXIS for length in member["shape"]) or (
+            is_loaded and math.prod(member["shape"]) > _LARGEST_COORDINATE
+        ):
             raise ValueError(f"{name} declares the shape {member['shape']}")
 
 

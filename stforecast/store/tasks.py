@@ -1,7 +1,10 @@
 """Work on shards by dask: one task a shard, whose results do not depend on who does it."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,8 @@ from dask.base import compute
 from dask.callbacks import Callback
 from dask.delayed import delayed
 
+from stforecast.errors import ErrorKind, StforecastError
+
 
 @dataclass(frozen=True)
 class _Failure:
@@ -20,40 +25,81 @@ class _Failure:
     error: Exception
 
 
-def run_tasks(tasks: Iterable[Callable[[], Any]], description: str | None, *, stop: Path | None = None) -> list[Any]:
+def run_tasks(
+    tasks: Iterable[Callable[[], Any]],
+    description: str | None,
+    *,
+    stop: Path | None = None,
+    blocks: Sequence[str] | None = None,
+) -> list[Any]:
     """What each task returns, in order: on the caller's dask.distributed client if there is one, else on threads.
 
     Args:
         tasks: callables that read and write their own shard and share nothing.
         description: what a progress bar says; None for no bar.
         stop: a file that the first failure makes, after which no further task begins.
+        blocks: what each task works on, for an error that no task lives to tell; their numbers by default.
 
     Raises:
+        StforecastError: WORKER_LOST, naming the block, if every worker of a cluster that took up a task died.
         Exception: the first failure, once no task is at work any more: dask itself would raise at once and leave others
             writing into what the caller then clears away.
     """
     # A partial is opaque to dask: given the Dataset as an argument it would put every chunk into the graph.
-    calls = [delayed(functools.partial(_ended, task, stop), pure=False)() for task in tasks]
-    if description is None or not calls:
-        ends = compute(*calls)
-    else:
-        with _progress_bar(description, len(calls)):
+    name = uuid.uuid4().hex
+    calls = [delayed(functools.partial(_ended, task, stop, name), pure=False)() for task in tasks]
+    try:
+        if description is None or not calls:
             ends = compute(*calls)
+        else:
+            with _progress_bar(description, len(calls)):
+                ends = compute(*calls)
+    except BaseException as error:
+        # Interrupted, or a worker was lost: threads of ours may still be at work.
+        if stop is not None and stop.parent.is_dir():
+            stop.touch()
+        _wait_for_threads(name)
+        # Told by its name: distributed is an extra, and nobody who has a cluster lacks it.
+        if type(error).__name__ != "KilledWorker":
+            raise
+        number = [call.key for call in calls].index(error.task)  # type: ignore[attr-defined]
+        raise StforecastError(
+            ErrorKind.WORKER_LOST,
+            f"every worker that took up {blocks[number] if blocks else f'block {number}'} died, most likely for lack "
+            "of memory; give the workers more memory or fewer threads, then make the same call again",
+        ) from error
     for end in ends:
         if isinstance(end, _Failure):
             raise end.error
     return list(ends)
 
 
-def _ended(task: Callable[[], Any], stop: Path | None) -> Any:
+def _ended(task: Callable[[], Any], stop: Path | None, name: str) -> Any:
     if stop is not None and stop.exists():
         return None
+    with _at_work_changed:
+        _at_work[name] += 1
     try:
         return task()
     except Exception as error:
         if stop is not None:
             stop.touch()
         return _Failure(error)
+    finally:
+        with _at_work_changed:
+            _at_work[name] -= 1
+            _at_work_changed.notify_all()
+
+
+# How many tasks of each call threads of this process have in hand.
+_at_work: Counter[str] = Counter()
+_at_work_changed = threading.Condition()
+
+
+def _wait_for_threads(name: str) -> None:
+    """Return once no thread of this process works on a task of that call: each has one shard to end."""
+    with _at_work_changed:
+        _at_work_changed.wait_for(lambda: _at_work[name] == 0)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import filelock
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import make_durable, sha256, sync
+from stforecast.files import confirm, make_durable, sha256, sync, unwritten
 
 CURRENT, VERSIONS = ".current", ".versions"
 GROUP, MANIFEST = "store", "manifest.json"
@@ -47,27 +48,29 @@ def lock(path: Path) -> Iterator[None]:
     """One writer of a store at a time; the kernel releases the lock of a process that died.
 
     Raises:
-        StforecastError: STORE_BUSY, naming host and process of the holder; PERMISSION if the folder cannot be written.
+        StforecastError: STORE_BUSY, naming host and process of the holder; PERMISSION, naming folder and user, if the
+            store cannot be written; LOCK_UNSUPPORTED on a file system that keeps no lock between machines.
     """
     file, holder = path.with_name(f".{path.name}.lock"), path.with_name(f".{path.name}.holder")
     taken = filelock.FileLock(file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_locking(path)
+        _check_writable(path)
         taken.acquire(timeout=0)
     except filelock.Timeout as error:
         who = _said(holder) or "another process"
         raise StforecastError(ErrorKind.STORE_BUSY, f"{path} is being written by {who}; wait for it to end") from error
-    except PermissionError as error:
-        raise StforecastError(
-            ErrorKind.PERMISSION,
-            f"{path.parent.resolve()} cannot be written by this user, so {path.name} cannot be; choose another place",
-        ) from error
     except OSError as error:
-        raise named(error, path) from error
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise _no_lock(path, f"cannot lock files ({error})") from error
+        raise unwritten(error, path) from error
+    except NotImplementedError as error:
+        raise _no_lock(path, "cannot lock files") from error
     try:
         # Who holds it is said for people; the lock itself does not depend on it.
         with suppress(OSError):
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            holder.write_text(_THIS_PROCESS.format(pid=os.getpid(), host=socket.gethostname()))
         yield
     finally:
         with suppress(OSError):
@@ -75,22 +78,91 @@ def lock(path: Path) -> Iterator[None]:
         taken.release()
 
 
+_THIS_PROCESS = "process {pid} on {host}"
+
+
 def _said(holder: Path) -> str:
-    """What a holder wrote; nothing if it ended or did not come to it yet."""
+    """What a holder wrote; nothing if it ended or did not come to it yet.
+
+    A holder that was killed leaves its text behind, and whoever has the lock now may not have written its own yet.
+    """
     try:
-        return holder.read_text()
+        text = holder.read_text()
     except OSError:
         return ""
+    said = re.fullmatch(r"process (\d+) on (.*)", text)
+    if said is None:
+        return ""
+    if said[2] == socket.gethostname():
+        try:
+            os.kill(int(said[1]), 0)
+        except PermissionError:
+            return text
+        except OSError:
+            return ""
+    return text
 
 
-def named(error: OSError, path: Path) -> StforecastError:
-    """What an error of the operating system means for a store that was to be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StforecastError(
-            ErrorKind.DISK_FULL, f"the disk is full: {path} was not written and what was there before is intact"
-        )
-    kind = ErrorKind.PERMISSION if isinstance(error, PermissionError) else ErrorKind.IO_ERROR
-    return StforecastError(kind, f"{path} was not written and what was there before is intact: {error}")
+def check_locking(path: Path, mounts: str | None = None) -> None:
+    """Refuse a file system on which a lock does not keep writers on other machines out.
+
+    Args:
+        path: where a store is to be.
+        mounts: what /proc/mounts says; by default, of this machine, where it has such a file.
+
+    Raises:
+        StforecastError: LOCK_UNSUPPORTED, naming the file system and where it is mounted.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text()
+        except OSError:
+            return
+    place = path.parent.resolve()
+    best: tuple[Path, str, set[str]] | None = None
+    for line in mounts.splitlines():
+        _, point, kind, options, *_ = [re.sub(r"\\([0-7]{3})", lambda o: chr(int(o[1], 8)), w) for w in line.split()]
+        # Of mounts over each other the last one counts.
+        if place.is_relative_to(point) and (best is None or len(point) >= len(str(best[0]))):
+            best = (Path(point), kind, set(options.split(",")))
+    if best is None:
+        return
+    point_of, kind, given = best
+    if (
+        kind in _LOCKED_HERE_ONLY
+        or given & _LOCAL_LOCKS.get(kind, set())
+        or (kind == "lustre" and "flock" not in given)
+    ):
+        raise _no_lock(path, f"is {kind}, mounted at {point_of} so that locks do not reach other machines")
+
+
+# Each of these answers a lock with success and tells no other machine (their manuals: sshfs(1), rclone mount, s3fs,
+# gcsfuse, mount-s3), nor do they rename in one step.
+_LOCKED_HERE_ONLY = {"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.mount-s3"}
+# nfs(5), mount.cifs(8), mount.lustre(8): options by which locks stay on the machine that takes them.
+_LOCAL_LOCKS = {
+    "nfs": {"nolock", "local_lock=flock", "local_lock=all"},
+    "nfs4": {"nolock", "local_lock=flock", "local_lock=all"},
+    "cifs": {"nobrl"},
+    "smb3": {"nobrl"},
+    "lustre": {"localflock", "noflock"},
+}
+
+
+def _no_lock(path: Path, why: str) -> StforecastError:
+    return StforecastError(
+        ErrorKind.LOCK_UNSUPPORTED,
+        f"the file system of {path} {why}, so two writers could spoil the store; prepare it on a local disk and copy "
+        "it there, or mount it with locks",
+    )
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse before the work what publishing would be refused after it."""
+    effective = os.access in os.supports_effective_ids
+    for folder in (path.parent, path, path / VERSIONS):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def staging_of(path: Path) -> Path:
@@ -128,15 +200,23 @@ def digest_of(file: Path) -> tuple[int, str]:
 
 
 def find_damage(version: Path, *, deep: bool) -> list[tuple[ErrorKind, str]]:
-    """What of a version's files is missing, has another size or, if `deep`, other content than its manifest says."""
+    """What of a version's files is missing, has another size or other content than its manifest says.
+
+    Metadata are always compared by content: they are small and, unlike chunks, have no checksum of their own. All else
+    is if `deep`, and then files that the manifest does not name are faults as well.
+    """
     faults = []
-    for name, (size, digest) in read_manifest(version).items():
+    manifest = read_manifest(version)
+    if deep:
+        there = {str(file.relative_to(version / GROUP)) for file in (version / GROUP).rglob("*") if file.is_file()}
+        faults += [(ErrorKind.STORE_CORRUPT, f"{name} does not belong to it") for name in sorted(there - set(manifest))]
+    for name, (size, digest) in manifest.items():
         file = version / GROUP / name
         if not file.is_file():
             faults.append((ErrorKind.STORE_INCOMPLETE, f"{name} is missing"))
         elif file.stat().st_size != size:
             faults.append((ErrorKind.STORE_CORRUPT, f"{name} has {file.stat().st_size} bytes instead of {size}"))
-        elif deep and digest_of(file)[1] != digest:
+        elif (deep or name.endswith("zarr.json")) and digest_of(file)[1] != digest:
             faults.append((ErrorKind.STORE_CORRUPT, f"{name} was changed (its SHA-256 differs)"))
     return faults
 
@@ -159,7 +239,7 @@ def publish(staged: Path, path: Path) -> None:
         sync(whole / VERSIONS)
         sync(whole)
         whole.rename(path)
-        sync(path.parent)
+        confirm(path.parent, path)
         return
     before = current_version(path)
     number = 1 + max(int(version.name) for version in (path / VERSIONS).iterdir())
@@ -167,7 +247,7 @@ def publish(staged: Path, path: Path) -> None:
     sync(path / VERSIONS)
     _link_names(path, names)
     _link(path / CURRENT, Path(VERSIONS) / str(number) / GROUP)
-    sync(path)
+    confirm(path, path)
     # What is published is published: old versions that cannot be dropped now are dropped next time.
     with suppress(OSError):
         _retire(path, names=set(names), kept={before.name, str(number)})
