@@ -9,7 +9,7 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo test lint real bench clean
+.PHONY: help install demo test lint real bench soak clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and memory against named alternatives, as tables; docs/performance.md has them"
 	@echo "make real   both real series whole; writes docs/results.md (needs STFORECAST_DATA)"
+	@echo "make soak   kills, failing disks, races and damage, some thousand times; writes docs/reliability.md (half an hour)"
 
 install: $(VENV)/.installed
 
@@ -45,6 +46,10 @@ bench: install
 	$(BIN)/python benchmarks/windows.py
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/store.py
+
+SEED ?= 0
+soak: install
+	$(BIN)/python benchmarks/soak.py --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) data/demo data/raw data/stores data/runs
