@@ -46,7 +46,7 @@ def repeats(forecaster: Forecaster) -> Forecaster:
     return replace(forecaster, network=nn.Identity())
 
 
-def test_a_forecast_is_labelled_and_in_physical_units(stored: xr.Dataset, repeats: Forecaster) -> None:
+def test_u06_a_forecast_is_labelled_and_in_physical_units(stored: xr.Dataset, repeats: Forecaster) -> None:
     init_times = stored["time"].to_numpy()[[10, 11, 40]]
     forecast = repeats.predict(stored, init_times=init_times)
     # What the network sees at row 10 are rows 7..10, and it gives them back as leads 1..4, of which 3 are kept.
@@ -122,7 +122,7 @@ def rolled(series: xr.Dataset) -> xr.Dataset:
     ],
     ids=["latitude", "longitude", "transposed", "variables", "chunks", "names", "float64"],
 )
-def test_how_the_caller_holds_the_data_changes_no_number(
+def test_f01_f02_how_the_caller_holds_the_data_changes_no_number(
     stored: xr.Dataset, forecaster: Forecaster, change: Callable[[xr.Dataset], xr.Dataset]
 ) -> None:
     init_times = stored["time"].to_numpy()[[20, 50]]
@@ -200,7 +200,7 @@ def test_variables_that_the_model_does_not_want_do_no_harm(stored: xr.Dataset, f
     xr.testing.assert_identical(forecaster.predict(more), forecaster.predict(stored))
 
 
-def test_normalized_data_are_refused_by_fit_and_predict(tmp_path: Path, forecaster: Forecaster) -> None:
+def test_u06_normalized_data_are_refused_by_fit_and_predict(tmp_path: Path, forecaster: Forecaster) -> None:
     prepared(make_series(variables=("t2m", "u10")), tmp_path / "s.zarr")
     normalized = stf.open_store(tmp_path / "s.zarr", normalized=True)
     for call in (fit, forecaster.predict, lambda series: stf.evaluate(forecaster.predict(series), series)):
@@ -434,7 +434,7 @@ def nan_at(series: xr.Dataset, row: int) -> xr.Dataset:
         (lambda s: s.assign(u10=s["u10"].assign_attrs(units="degC")), {}, ErrorKind.UNITS, "variable u10 is in 'degC'"),
     ],
 )
-def test_a_series_unlike_the_models_is_refused_by_name(
+def test_i11_a_series_unlike_the_models_is_refused_by_name(
     stored: xr.Dataset, forecaster: Forecaster, change, options: dict, kind: ErrorKind, match: str
 ) -> None:
     with pytest.raises(StforecastError, match=match) as caught:

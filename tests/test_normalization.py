@@ -12,7 +12,7 @@ from stforecast.normalization import Moments, Normalization, Scaling
 
 
 @given(cuts=st.lists(st.integers(1, 39), min_size=1, max_size=5, unique=True))
-def test_merged_moments_are_those_of_the_whole(cuts: list[int]) -> None:
+def test_d13_merged_moments_are_those_of_the_whole(cuts: list[int]) -> None:
     # Geopotential: a float32 one-pass variance of such values is negative.
     values = (5.4e5 + np.random.default_rng(0).standard_normal((40, 2, 3, 4))).astype(np.float32)
     first, *rest = np.split(values, sorted(cuts))

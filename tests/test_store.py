@@ -63,7 +63,7 @@ def test_statistics_are_of_the_training_period_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose([score["location"], score["scale"]], [train.mean(), train.std()], rtol=1e-12)
 
 
-def test_the_normalized_store_holds_scores_with_units_1(tmp_path: Path) -> None:
+def test_b07_i13_the_normalized_store_holds_scores_with_units_1(tmp_path: Path) -> None:
     series = make_series()
     split = fractions(series)
     prepare(series, tmp_path / "s.zarr", split)
@@ -117,7 +117,7 @@ def test_a_task_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(variable.chunks is not None for block in blocks for variable in block.data_vars.values())
 
 
-def test_chunks_of_the_input_change_no_byte(tmp_path: Path) -> None:
+def test_s13_h05_o05_chunks_of_the_input_change_no_byte(tmp_path: Path) -> None:
     series = make_series()
     prepare(series, tmp_path / "a.zarr", fractions(series))
     prepare(series.chunk(time=5, latitude=2), tmp_path / "b.zarr", fractions(series))
@@ -169,7 +169,7 @@ def spoil(series: xr.Dataset, value: float, row: int) -> xr.Dataset:
         (lambda: make_series() * 0 + 280, ErrorKind.CONST, "variable t2m is constant"),
     ],
 )
-def test_a_refused_series_leaves_nothing_behind(tmp_path: Path, make, kind: ErrorKind, match: str) -> None:
+def test_d04_d06_i04_a_refused_series_leaves_nothing_behind(tmp_path: Path, make, kind: ErrorKind, match: str) -> None:
     series = make()
     with pytest.raises(StforecastError, match=match) as caught:
         prepare(series, tmp_path / "s.zarr", fractions(series))
@@ -191,7 +191,7 @@ def test_a_declared_gap_is_kept_as_a_gap(tmp_path: Path) -> None:
     assert opened.attrs["gaps"] == 1
 
 
-def test_a_store_is_replaced_only_when_asked_and_open_ones_stay_readable(tmp_path: Path) -> None:
+def test_h04_k13_a_store_is_replaced_only_when_asked_and_open_ones_stay_readable(tmp_path: Path) -> None:
     series, warmer = make_series(), make_series() + 7
     warmer["t2m"].attrs = series["t2m"].attrs
     path = tmp_path / "s.zarr"
@@ -243,7 +243,7 @@ def test_what_a_killed_build_left_is_cleared(tmp_path: Path) -> None:
     assert not (tmp_path / "s.zarr" / "t2m" / "half").exists()
 
 
-def test_a_second_writer_hears_that_the_store_is_busy(tmp_path: Path) -> None:
+def test_h01_a_second_writer_hears_that_the_store_is_busy(tmp_path: Path) -> None:
     series = make_series()
     with (
         versions.lock(tmp_path / "s.zarr"),
@@ -253,7 +253,7 @@ def test_a_second_writer_hears_that_the_store_is_busy(tmp_path: Path) -> None:
     assert caught.value.kind == ErrorKind.STORE_BUSY
 
 
-def test_an_unrelated_folder_is_never_replaced(tmp_path: Path) -> None:
+def test_k13_an_unrelated_folder_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "s.zarr").mkdir()
     (tmp_path / "s.zarr" / "thesis.txt").write_text("years of work")
     series = make_series()
@@ -271,7 +271,7 @@ def test_a_store_survives_being_moved_and_copied(tmp_path: Path) -> None:
         xr.testing.assert_allclose(open_store(tmp_path / name)["t2m"].compute(), series["t2m"], rtol=0, atol=6e-5)
 
 
-def test_a_missing_shard_is_refused_and_nan_for_a_plain_reader(tmp_path: Path) -> None:
+def test_g12_s11_a_missing_shard_is_refused_and_nan_for_a_plain_reader(tmp_path: Path) -> None:
     series = make_series()
     prepare(series, tmp_path / "s.zarr", fractions(series))
     (tmp_path / "s.zarr" / "t2m" / "c" / "1" / "0" / "0").unlink()
@@ -281,7 +281,7 @@ def test_a_missing_shard_is_refused_and_nan_for_a_plain_reader(tmp_path: Path) -
     assert np.isnan(xr.open_zarr(tmp_path / "s.zarr")["t2m"][12:24]).all()
 
 
-def test_a_flipped_bit_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+def test_g13_s11_a_flipped_bit_is_noticed_when_it_is_read(tmp_path: Path) -> None:
     series = make_series()
     prepare(series, tmp_path / "s.zarr", fractions(series))
     shard = tmp_path / "s.zarr" / "t2m" / "c" / "0" / "0" / "0"
@@ -315,7 +315,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path, make, match: str) -> None:
         ('"other": 1, "shape": [100000000000]', "has store version 0"),
     ],
 )
-def test_other_versions_and_broken_metadata_are_named(tmp_path: Path, spoiled: str, match: str) -> None:
+def test_b13_g14_k12_other_versions_and_broken_metadata_are_named(tmp_path: Path, spoiled: str, match: str) -> None:
     series = make_series()
     prepare(series, tmp_path / "s.zarr", fractions(series))
     root = tmp_path / "s.zarr" / "zarr.json"
@@ -326,7 +326,7 @@ def test_other_versions_and_broken_metadata_are_named(tmp_path: Path, spoiled: s
         open_store(tmp_path / "s.zarr")
 
 
-def test_names_that_are_no_names_of_files_are_refused(tmp_path: Path) -> None:
+def test_k04_names_that_are_no_names_of_files_are_refused(tmp_path: Path) -> None:
     series = make_series().rename(t2m="../t2m")
     with pytest.raises(StforecastError, match="'../t2m' cannot be a name in a store"):
         prepare(series, tmp_path / "s.zarr", fractions(series))
@@ -339,7 +339,7 @@ def test_attributes_that_json_cannot_hold_become_text(tmp_path: Path) -> None:
     assert (opened.attrs["made"], opened.attrs["limits"]) == ("2016-01-01", [1.0, 2.0])
 
 
-def test_too_little_disk_is_said_before_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_g05_s05_too_little_disk_is_said_before_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
     series = make_series()
     with pytest.raises(StforecastError, match="may need 8,448 bytes but 10 are free") as caught:

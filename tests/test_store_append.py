@@ -53,7 +53,7 @@ def test_appending_in_two_steps_is_preparing_the_whole(tmp_path_factory, first: 
     assert files_of(grown) == files_of(whole)
 
 
-def test_c07_the_same_frames_again_change_nothing_and_say_so(tmp_path: Path) -> None:
+def test_c07_s07_the_same_frames_again_change_nothing_and_say_so(tmp_path: Path) -> None:
     series = make_series(60)
     path = store_of(series, tmp_path / "s.zarr")
     before = (path / ".current").readlink()
@@ -104,7 +104,7 @@ def test_refit_takes_the_statistics_anew(tmp_path: Path) -> None:
     assert validate(path).is_sound
 
 
-def test_late_frames_go_into_their_gap_when_that_is_declared(tmp_path: Path) -> None:
+def test_s08_late_frames_go_into_their_gap_when_that_is_declared(tmp_path: Path) -> None:
     series = make_series(60)
     path = store_of(series.isel(time=[*range(30), *range(33, 60)]), tmp_path / "s.zarr")
     with pytest.raises(
@@ -119,7 +119,7 @@ def test_late_frames_go_into_their_gap_when_that_is_declared(tmp_path: Path) -> 
     assert opened.attrs["gaps"] == 0
 
 
-def test_other_values_are_a_conflict_until_replacement_is_asked_for(tmp_path: Path) -> None:
+def test_c07_s07_other_values_are_a_conflict_until_replacement_is_asked_for(tmp_path: Path) -> None:
     series = make_series(60)
     path = store_of(series, tmp_path / "s.zarr")
     revised = rows(series, 57, 58, 59)
@@ -137,7 +137,7 @@ def test_other_values_are_a_conflict_until_replacement_is_asked_for(tmp_path: Pa
     assert validate(path).is_sound
 
 
-def test_a_gap_behind_the_store_is_declared(tmp_path: Path) -> None:
+def test_c02_s08_a_gap_behind_the_store_is_declared(tmp_path: Path) -> None:
     series = make_series(70)
     path = store_of(series.isel(time=slice(60)), tmp_path / "s.zarr")
     with pytest.raises(StforecastError, match="1 gap .* 2 missing between 2016-01-15T18:00 and 2016-01-16T12:00"):
@@ -182,7 +182,9 @@ def test_s09_frames_held_in_another_way_are_the_same_frames(tmp_path: Path, chan
         ),
     ],
 )
-def test_s09_what_does_not_belong_into_the_store_is_refused_by_name(tmp_path: Path, change, kind, match: str) -> None:
+def test_s09_g19_u02_what_does_not_belong_into_the_store_is_refused_by_name(
+    tmp_path: Path, change, kind, match: str
+) -> None:
     series = make_series(70)
     path = store_of(series.isel(time=slice(60)), tmp_path / "s.zarr")
     before = files_of(path)

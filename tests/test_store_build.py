@@ -108,7 +108,7 @@ def test_frames_with_nan_are_dropped_when_that_is_asked_for(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
-def test_parts_in_any_order_make_the_same_store(tmp_path: Path, order: tuple[int, ...]) -> None:
+def test_o05_parts_in_any_order_make_the_same_store(tmp_path: Path, order: tuple[int, ...]) -> None:
     series = make_series()
     prepare(series, tmp_path / "whole.zarr", fractions(series))
     for number in order:
@@ -133,7 +133,7 @@ def test_parts_need_data_that_can_be_told_to_be_the_same(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("done", [0, 1, 4, 6])
-def test_s15_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
+def test_s15_cat_i01_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path, done: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series = make_series()
@@ -206,7 +206,7 @@ stf.prepare(series, sys.argv[2], stf.Split.by_fraction(series["time"].to_numpy()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2])
-def test_g01_a_killed_build_leaves_no_store_and_the_next_one_is_whole(tmp_path: Path, delay: float) -> None:
+def test_g01_cat_m03_a_killed_build_leaves_no_store_and_the_next_one_is_whole(tmp_path: Path, delay: float) -> None:
     series = make_series()
     series.to_netcdf(tmp_path / "raw.nc")
     path = tmp_path / "s.zarr"
@@ -264,7 +264,7 @@ def test_g12_g13_g14_g16_damage_is_found_in_every_file(tmp_path: Path, name: str
             open_store(tmp_path / "s.zarr")
 
 
-def test_i08_statistics_that_are_not_of_the_training_frames_are_found(tmp_path: Path) -> None:
+def test_cat_i08_statistics_that_are_not_of_the_training_frames_are_found(tmp_path: Path) -> None:
     series = make_series()
     prepare(series, tmp_path / "s.zarr", fractions(series))
     group = (tmp_path / "s.zarr" / ".current").resolve()
@@ -300,7 +300,7 @@ def field(values: list[float], **attrs: object) -> xr.DataArray:
         (field([5, -1, 7], units="1", valid_min=0), "should be 0 to inf but has 4 value.s. outside, the first -1"),
     ],
 )
-def test_b05_d05_d12_values_that_cannot_be_are_named(variable: xr.DataArray, match: str) -> None:
+def test_b05_d05_d12_u03_values_that_cannot_be_are_named(variable: xr.DataArray, match: str) -> None:
     with pytest.raises(StforecastError, match=match) as caught:
         check_range(variable)
     assert caught.value.kind == ErrorKind.RANGE

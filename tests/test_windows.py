@@ -21,14 +21,14 @@ def brute_force(times: np.ndarray, length: int, part: range) -> list[int]:
     length=st.integers(1, 12),
     bounds=st.tuples(st.integers(0, 40), st.integers(0, 40)),
 )
-def test_windows_equal_brute_force_on_gappy_axes(absent: set[int], length: int, bounds: tuple[int, int]) -> None:
+def test_i08_windows_equal_brute_force_on_gappy_axes(absent: set[int], length: int, bounds: tuple[int, int]) -> None:
     times = make_times(40, absent=tuple(sorted(absent)))
     first, behind = sorted(min(bound, len(times)) for bound in bounds)
     starts = window_starts(times, STEP, length, part=slice(first, behind))
     assert starts.tolist() == brute_force(times, length, range(first, behind))
 
 
-def test_windows_cut_by_gaps_are_counted() -> None:
+def test_i08_c13_windows_cut_by_gaps_are_counted() -> None:
     times = make_times(20, absent=(8,))
     # Of 16 windows of 5 frames on the whole axis, the 5 that hold frame 8 are cut.
     assert windows_cut_by_gaps(times, STEP, 5) == 5

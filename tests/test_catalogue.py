@@ -1,0 +1,75 @@
+"""No row of the fault catalogues lacks a test.
+
+Two lists name the faults. The list of reliability has the rows s01 to s15 (stores), i01 to i14 (inputs) and m01 to m11
+(models and runs). The fault catalogue has the rows a01 to p07. Asked for here are those that ingest and stores answer.
+A test answers a row if its name begins with the row's id: `test_s02_g02_…` answers two. Both lists have rows with i and
+m; those of the fault catalogue are called `cat_i01` or `cat_m01`, and a bare i01 or m01 is always of the list of
+reliability.
+"""
+
+import ast
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+RELIABILITY = {f"s{number:02}" for number in range(1, 16)} | {f"i{number:02}" for number in range(1, 15)}
+
+CATALOGUE_ROWS = """
+    a01 a02 a03 a04 a05 a06 a07 a08 a09
+    b01 b04 b05 b06 b07 b08 b10 b11 b12 b13
+    c01 c02 c03 c04 c05 c06 c07 c08 c11 c12 c13 c14 c16
+    d02 d04 d05 d06 d07 d12 d13
+    u02 u03 u06
+    f01 f02 f07 f10 f12 f13
+    g01 g02 g03 g05 g06 g09 g10 g11 g12 g13 g14 g16 g18 g19
+    h01 h02 h03 h04 h05 h06 h08 h09 h10 h11
+    cat_i01 cat_i08
+    k04 k05 k06 k07 k08 k10 k12 k13 k14
+    l01 l02 l03 l05
+    cat_m01 cat_m02 cat_m03 cat_m05 cat_m06
+    o05 o07
+"""
+CATALOGUE = set(CATALOGUE_ROWS.split())
+
+EXEMPT = {
+    "h10": "a rule of design: icechunk is not offered, so there is no commit of its own to hold our lock around",
+    "cat_m05": "a build has no deadline, because nothing tells how long a shard may take on a disk that nobody knows; "
+    "what hangs can be interrupted (g18) and goes on later (s15). Opening a raw file has a deadline (a05)",
+}
+
+
+@functools.cache
+def names_of_tests() -> set[str]:
+    """Names of all test functions beside this file."""
+    return {
+        node.name
+        for file in Path(__file__).parent.glob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+def ids_in(name: str) -> set[str]:
+    """The rows that a test's name says it answers."""
+    head = re.match(r"test((?:_cat_[im]\d\d|_[a-z]\d\d)*)(?:_|$)", name)
+    return set(re.findall(r"cat_[im]\d\d|(?<=_)[a-z]\d\d(?=_|$)", head[1])) if head else set()
+
+
+def test_ids_are_read_from_the_head_of_a_name() -> None:
+    assert ids_in("test_s01_g10_cat_i01_a_store_of_b12") == {"s01", "g10", "cat_i01"}
+    assert ids_in("test_no_row") == set()
+
+
+@pytest.mark.parametrize("row", sorted(RELIABILITY | CATALOGUE))
+def test_every_row_has_a_test_or_a_reason(row: str) -> None:
+    answered = [name for name in names_of_tests() if row in ids_in(name)]
+    assert bool(answered) != (row in EXEMPT), f"{row}: {answered or 'no test'}"
+
+
+def test_every_id_in_a_name_may_be_a_row() -> None:
+    # Rows of training, prediction, scheduled runs and maps are not asked for here, but they are rows too.
+    named = {row for name in names_of_tests() for row in ids_in(name)}
+    assert not {row for row in named if not re.fullmatch(r"[a-dfghijklmnopsu]\d\d|cat_[im]\d\d", row)}
+    assert {row for row in named if re.fullmatch(r"[is]\d\d", row)} <= RELIABILITY
