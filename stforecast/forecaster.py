@@ -543,8 +543,7 @@ def fit(
         context = replace(context, columns=tables.columns, **_frames_for_lags(windows["train"], size))
     area = None
     if config.area_weighted:
-        area = torch.from_numpy(Grid.of(opened).cell_area().to_numpy().astype(np.float32))
-        area = area / area.mean()
+        area = torch.from_numpy(Grid.of(opened).cell_area().to_numpy().astype(np.float32))[:, None]
     begun = None
     if run is not None:
         asked = {"network": asdict(size), "training": asdict(config), "history": history, "horizon": horizon}

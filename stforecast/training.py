@@ -439,7 +439,7 @@ def train(
         config: how to learn.
         context: what the network is told of windows besides.
         describe: the times of windows, from their rows, for the message of a loss that is not finite.
-        area: the weight of each cell, (y, x), of mean 1, if cells are weighted.
+        area: the weight of each cell, (y, x) or (y, 1), of mean 1, if cells are weighted.
         run: where to keep checkpoints and the table of epochs; a fit that is there already is gone on with.
         trainer_options: what else to tell `lightning.Trainer`: devices, strategy, precision, logger, callbacks …
         progress: whether to draw a progress bar.

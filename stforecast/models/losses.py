@@ -31,7 +31,7 @@ def forecast_loss(
         target: what they should be, the same shape.
         alpha: weight of the divergence; 0 is the plain mean square error.
         reduction: of the divergence.
-        area: the weight of each cell's square error, (y, x), of mean 1; all alike by default.
+        area: the weight of each cell's square error, (y, x) or (y, 1), of mean 1; all alike by default.
 
     Raises:
         StforecastError: what `differential_divergence` refuses.
@@ -41,7 +41,7 @@ def forecast_loss(
 
 
 def square_error(prediction: Tensor, target: Tensor, area: Tensor | None = None) -> Tensor:
-    """The mean square error, a float32 scalar, weighted by `area` (y, x), of mean 1, if it is given."""
+    """The mean square error, a float32 scalar, weighted by `area` (y, x) or (y, 1), of mean 1, if given."""
     if area is None:
         return nn.functional.mse_loss(prediction.float(), target.float())
     return (area * (prediction.float() - target.float()).square()).mean()
