@@ -138,7 +138,7 @@ class Climatology:
 
 @dataclass(frozen=True, eq=False)
 class HistoricalAverage:
-    """The mean, or the median, of each cell for each weekday and slot of the day, on the series' own clock.
+    """The mean of each cell for each weekday and slot of the day, on the series' own clock.
 
     A slot that no day of that weekday has seen falls back on its mean over all days, else it is NaN.
 
@@ -158,7 +158,8 @@ class HistoricalAverage:
 
         Args:
             series: the training part.
-            robust: whether to take medians, on which a blizzard or a holiday among the weeks has no weight.
+            robust: whether to leave out odd days, such as a blizzard's or a holiday: those that depart from the medians
+                of their weekday more than twice as far as days usually do.
 
         Raises:
             StforecastError: what `check_series` raises; TIME_FREQ if the step neither divides a day nor is whole days.
@@ -292,8 +293,8 @@ class LaggedRegression:
             series: the training part, without NaN.
             horizon: how many steps to forecast.
             history: how many frames to see.
-            robust: where the cycle is one of weekdays, take medians for it, and weight a window the less the further
-                its frames depart from it, so that a blizzard among the days does not make the rule.
+            robust: where the cycle is one of weekdays, leave out odd days from it, and weight a window the less the
+                further its day departs from it, so that a blizzard does not make the rule.
 
         Raises:
             StforecastError: what `check_series` raises; ARGUMENT if horizon or history is below 1; TIME_SHORT without
@@ -582,7 +583,11 @@ def _fit_average(series: xr.Dataset, step: np.timedelta64, *, robust: bool = Fal
     slots = int(DAY / slot_length)
     tables = {name: _slot_means(series[name], time, rows, slots) for name in series.data_vars}
     if robust:
-        tables = {name: _slot_medians(series[name], time, rows, means) for name, means in tables.items()}
+        medians = {name: _slot_medians(series[name], time, rows, means) for name, means in tables.items()}
+        typical = HistoricalAverage(_tables(series, ("weekday", "slot"), medians), slot_length)
+        is_usual = _day_weights(series, typical) >= _LEAST_USUAL
+        usual = {name: series[name].isel({time: is_usual}) for name in series.data_vars}
+        tables = {name: _slot_means(some, time, rows[is_usual], slots) for name, some in usual.items()}
     return HistoricalAverage(_tables(series, ("weekday", "slot"), tables), slot_length)
 
 
@@ -685,6 +690,8 @@ def _pairs(times: Times, origins: Times, lead: np.timedelta64) -> tuple[Position
 
 # With more features than these, a channel sees only its own lags: normal equations grow with their square.
 _MOST_FEATURES = 48
+# A day's weight, see `_day_weights`, is this where it departs twice as far as the median day does.
+_LEAST_USUAL = 1 / (1 + 2**2)
 _RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -777,7 +784,7 @@ def _fit_regression(
     groups, targets = (y * x, horizon * channels) if is_joint else (channels * y * x, horizon)
     features = history * channels if is_joint else history
     is_weighted = robust and isinstance(cycle, HistoricalAverage)
-    departures = _departures(series, cycle) if is_weighted else None
+    by_day = _day_weights(series, cycle) if is_weighted else None
     early, late = (_Normal.empty(groups, features, targets) for _ in range(2))
     power, late_from = np.zeros((channels, y, x)), starts[len(starts) * 3 // 4]
     largest = max((series[name] for name in names), key=lambda variable: variable.size)
@@ -796,7 +803,7 @@ def _fit_regression(
             for first in range(0, len(some), 64):
                 chosen = some[first : first + 64] - rows.start
                 windows = anomalies[chosen[:, None] + np.arange(length)]
-                weights = np.ones(len(chosen)) if departures is None else departures[chosen + rows.start + history]
+                weights = np.ones(len(chosen)) if by_day is None else by_day[chosen + rows.start + history]
                 part.add(_grouped(windows[:, :history], is_joint), _grouped(windows[:, history:], is_joint), weights)
     errors = [late.error(early.solve(ridge)).sum() for ridge in _RIDGES]
     both = early + late
@@ -839,7 +846,7 @@ def _by_variable(values: Floats, shapes: dict[Any, tuple[int, ...]]) -> dict[Any
     return found
 
 
-def _departures(series: xr.Dataset, cycle: Cycle) -> Floats:
+def _day_weights(series: xr.Dataset, cycle: Cycle) -> Floats:
     """The weight of each frame, by how far its day departs from the cycle: a half where it does so by the median.
 
     Days, and not frames, because what makes a day unlike others lasts for hours.

@@ -12,6 +12,7 @@ from stforecast.baselines import (
     Climatology,
     DampedAnomalyPersistence,
     HistoricalAverage,
+    LaggedRegression,
     Persistence,
     SeasonalPersistence,
     fit_references,
@@ -446,3 +447,87 @@ def test_on_grid_of_loads_nothing() -> None:
     flipped = on_grid_of(chunked.rename(latitude="lat"), make_series(10, descending=True), name="it")
     assert flipped["t2m"].chunks is not None
     xr.testing.assert_equal(flipped, make_series(10, descending=True))
+
+
+def city_with_a_blizzard() -> tuple[xr.Dataset, xr.Dataset]:
+    """Eight weeks of a weekly cycle, and the same with a day on which nothing moves."""
+    city = make_city(48 * 56)
+    is_weekend = city["time"].dt.dayofweek >= 5
+    for name in city.data_vars:
+        city[name] = xr.where(is_weekend, 0.3, 1.0).astype("float32") * city[name].assign_attrs(city[name].attrs)
+        city[name].attrs = {"units": "1", "valid_min": 0}
+    blizzard = city.copy(deep=True)
+    for name in blizzard.data_vars:
+        blizzard[name][48 * 10 : 48 * 11] = 0
+    return city, blizzard
+
+
+def test_an_odd_day_has_no_part_in_a_robust_average() -> None:
+    city, blizzard = city_with_a_blizzard()
+    robust = HistoricalAverage.fit(blizzard, robust=True).means
+    spared = HistoricalAverage.fit(city.isel(time=np.r_[: 48 * 10, 48 * 11 : 48 * 56])).means
+    xr.testing.assert_allclose(robust, spared)
+    assert not np.allclose(robust["inflow"], HistoricalAverage.fit(blizzard).means["inflow"], rtol=0.01)
+    xr.testing.assert_allclose(HistoricalAverage.fit(city, robust=True).means, HistoricalAverage.fit(city).means)
+
+
+def test_a_regression_on_one_frame_is_damped_anomaly_persistence() -> None:
+    series = make_series(300, seed=3)
+    regression = LaggedRegression.fit(series, horizon=3, history=1)
+    damped = DampedAnomalyPersistence.fit(series, horizon=3)
+    # One has the pairs of whole windows, the other all pairs; and the weakest ridge is not none.
+    np.testing.assert_allclose(regression.coefficients["t2m"].isel(feature=0), damped.damping["t2m"], atol=0.02)
+
+
+def test_a_regression_finds_the_coefficients_of_an_autoregressive_process() -> None:
+    rng = np.random.default_rng(0)
+    values = np.zeros((4000, 2, 3))
+    for row in range(2, 4000):
+        values[row] = 1.2 * values[row - 1] - 0.5 * values[row - 2] + rng.standard_normal((2, 3))
+    series = make_series(4000, shape=(2, 3))
+    series["t2m"] = series["t2m"].copy(data=(280 + values).astype(np.float32))
+    fitted = LaggedRegression.fit(series, horizon=2, history=4)
+    one = fitted.coefficients["t2m"].isel(lead_time=0).mean(["latitude", "longitude"])
+    np.testing.assert_allclose(one, [0, 0, -0.5, 1.2], atol=0.03)
+    two = fitted.coefficients["t2m"].isel(lead_time=1).mean(["latitude", "longitude"])
+    np.testing.assert_allclose(two, [0, 0, -0.6, 1.2**2 - 0.5], atol=0.04)
+    np.testing.assert_allclose(fitted.error["t2m"].isel(lead_time=0), 1, atol=0.05)
+
+
+@pytest.mark.parametrize("levels", [(), (500.0, 850.0)])
+def test_a_regression_sees_all_channels_where_they_are_few(levels: tuple[float, ...]) -> None:
+    series = make_series(300, variables=("t2m", "u10"), levels=levels)
+    fitted = LaggedRegression.fit(series, horizon=2, history=3)
+    assert fitted.is_joint
+    assert fitted.coefficients.sizes["feature"] == 3 * 2 * max(len(levels), 1)
+    forecast = fitted.predict(series, init_times=series["time"].to_numpy()[[50, 60]], horizon=2)
+    check_forecast(forecast)
+    truth = series.sel(time=forecast["valid_time"])
+    persistence = Persistence().predict(series, init_times=forecast["init_time"].to_numpy(), horizon=2)
+    for name in series.data_vars:
+        dims = forecast[name].dims
+        errors = [
+            np.abs(some[name].transpose(*dims) - truth[name].transpose(*dims)).mean()
+            for some in (forecast, persistence)
+        ]
+        assert errors[0] < 0.5 * errors[1]
+    own = LaggedRegression.fit(series, horizon=2, history=20)
+    assert own.is_joint == (not levels and 20 * 2 <= 48)
+
+
+def test_a_regression_needs_windows_and_knows_its_lead_times() -> None:
+    with pytest.raises(StforecastError, match="wants 4 windows without a gap in the training part, which has 3"):
+        LaggedRegression.fit(make_series(20), horizon=10, history=8)
+    fitted = LaggedRegression.fit(make_series(60), horizon=2)
+    with pytest.raises(StforecastError, match="fitted for 2 lead times but 3 are wanted"):
+        fitted.predict(make_series(60), horizon=3)
+
+
+def test_a_blizzard_does_not_make_the_rule_of_a_robust_regression() -> None:
+    city, blizzard = city_with_a_blizzard()
+    clean = LaggedRegression.fit(city, horizon=2, history=4, robust=True).coefficients["inflow"]
+    robust, plain = (
+        LaggedRegression.fit(blizzard, horizon=2, history=4, robust=flag).coefficients["inflow"]
+        for flag in (True, False)
+    )
+    assert float(np.abs(robust - clean).mean()) < 0.5 * float(np.abs(plain - clean).mean())
