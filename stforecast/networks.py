@@ -33,6 +33,7 @@ class NetworkConfig:
         spatial_layers: layers of the encoder, and of the decoder; every second one halves the grid.
         temporal_layers: blocks of the translator.
         mlp_ratio: how much wider the inside of a block's MLP is.
+        drop: dropout inside the blocks' MLPs.
         drop_path: stochastic depth of the last block.
         first_guess: what the network's output is added to: "none", as published; the "last_frame"; or the mean cycle
             of the training period with a "regression" on the anomalies of the history, fitted cell by cell, where the
@@ -51,6 +52,7 @@ class NetworkConfig:
     spatial_layers: int = 2
     temporal_layers: int = 8
     mlp_ratio: float = 8.0
+    drop: float = 0.0
     drop_path: float = 0.1
     first_guess: FirstGuess = "last_frame"
     lags: tuple[str, ...] = ()
@@ -87,6 +89,7 @@ class NetworkConfig:
             spatial_layers=self.spatial_layers,
             temporal_layers=self.temporal_layers,
             mlp_ratio=self.mlp_ratio,
+            drop=self.drop,
             drop_path=self.drop_path,
             parity=self.parity,
         )
@@ -151,6 +154,7 @@ class Tables:
         regression: of anomalies on those of the history, (lead, feature, channel, y, x).
         error: the usual size of its error, (lead, channel, y, x), normalized.
         spread: the usual size of an anomaly, (channel, y, x), normalized.
+        direction: from the centre of the earth to each cell, (3, y, x); zeros on a plane.
         nothing: what no count at all is, normalized; NaN where nothing is counted, (channel, 1, 1).
         is_joint: whether the regression of a channel sees all channels.
         planes: what is known of each place, by name, (y, x).
@@ -161,6 +165,7 @@ class Tables:
     regression: Columns
     error: Columns
     spread: Columns
+    direction: Columns
     nothing: Columns
     is_joint: bool
     planes: Mapping[str, Columns]
@@ -178,13 +183,15 @@ class Tables:
         for variable in plain.data_vars.values():
             del variable.attrs["normalized"]
         guess = LaggedRegression.fit(plain, horizon=horizon, history=history, robust=True)
+        grid = Grid.of(training)
         zone = str(training["time"].attrs.get("time_zone", ""))
+        has_sun = grid.is_geographic and not zone
         if isinstance(guess.cycle, Climatology):
-            columns = TimeColumns(guess.cycle.annual, guess.cycle.diurnal, 0, zone)
+            columns = TimeColumns(guess.cycle.annual, guess.cycle.diurnal, 0, zone, has_sun)
             cycle = _stacked(guess.cycle.coefficients, channels)
         else:
             seconds = int(guess.cycle.slot_length / np.timedelta64(1, "s"))
-            columns = TimeColumns(0, 0, seconds, zone)
+            columns = TimeColumns(0, 0, seconds, zone, has_sun)
             means = _stacked(guess.cycle.means, channels)
             cycle = means.reshape(-1, *means.shape[-3:])
         spread = _stacked(guess.spread, channels)
@@ -196,6 +203,7 @@ class Tables:
             regression=_stacked(guess.coefficients, channels),
             error=_stacked(guess.error, channels),
             spread=np.maximum(spread, least),
+            direction=_direction(grid),
             nothing=_nothing(normalization, channels),
             is_joint=guess.is_joint,
             planes=_planes(training),
@@ -206,7 +214,7 @@ class Tables:
         assert isinstance(network, CorrectedFirstGuess)
         shape = (len(self.planes), *self.spread.shape[1:])
         planes = np.stack(list(self.planes.values())) if self.planes else np.zeros(shape, np.float32)
-        names = ("cycle", "regression", "error", "spread", "nothing")
+        names = ("cycle", "regression", "error", "spread", "direction", "nothing")
         network.fill(**{name: getattr(self, name) for name in names}, planes=planes)
 
 
@@ -227,6 +235,16 @@ def _nothing(normalization: Normalization, channels: Channels) -> Columns:
         zero = np.full((1, *((len(item.levels),) if item.levels else ()), 1, 1), 0.0 if is_counted else np.nan)
         values.append(normalization.variables[item.name].apply(zero).reshape(-1, 1, 1))
     return np.concatenate(values)
+
+
+def _direction(grid: Grid) -> Columns:
+    """The unit vector to each cell, (3, y, x): to the pole, to the prime meridian, and to 90 degrees east."""
+    if not grid.is_geographic:
+        return np.zeros((3, *grid.shape), np.float32)
+    latitude, longitude = np.deg2rad(np.meshgrid(grid.y, grid.x, indexing="ij"))
+    level = np.cos(latitude)
+    vector = np.stack([np.sin(latitude), level * np.cos(longitude), level * np.sin(longitude)])
+    return vector.astype(np.float32)
 
 
 def _planes(series: xr.Dataset) -> dict[str, Columns]:

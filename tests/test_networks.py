@@ -15,8 +15,10 @@ import stforecast as stf
 from stforecast.baselines import LaggedRegression
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.forecaster import Forecaster, fit
+from stforecast.grid import Grid
 from stforecast.models.first_guess import CorrectedFirstGuess, TimeColumns
-from stforecast.networks import Context, NetworkConfig
+from stforecast.models.tau import TAU
+from stforecast.networks import Context, NetworkConfig, _direction
 from stforecast.split import Split
 from stforecast.store import prepare
 from stforecast.training import TrainingConfig
@@ -182,3 +184,56 @@ def test_a_configuration_that_cannot_be_is_refused(options: dict, match: str) ->
     with pytest.raises(StforecastError, match=match) as caught:
         NetworkConfig(**options)
     assert caught.value.kind == ErrorKind.ARGUMENT
+
+
+def test_the_sun_stands_where_it_does() -> None:
+    """Noon at the equinox over the equator, midnight there, the polar night, and sunrise in Berlin of the almanac."""
+    columns = TimeColumns(0, 0, 86400, has_sun=True)
+    network = CorrectedFirstGuess(
+        lambda *sizes: TAU(
+            **dict(zip(("history", "channels", "horizon", "output_channels"), sizes, strict=True)),
+            hidden_spatial=4,
+            hidden_temporal=8,
+            temporal_layers=2,
+        ),
+        columns,
+        history=1,
+        horizon=1,
+        channels=1,
+        is_joint=True,
+        grid=(4, 2),
+    )
+    axes = np.array([-80.0, 0.0, 52.5, 80.0]), np.array([0.0, 13.4])
+    grid = Grid("latitude", "longitude", *axes, is_geographic=True)
+    network.direction.copy_(torch.from_numpy(_direction(grid)))
+    times = np.array(["2016-03-20T12:07", "2016-03-20T00:07", "2016-12-21T12:00", "2016-06-21T02:43"], "datetime64[ns]")
+    told = torch.from_numpy(columns.of(times))[:, None, :, None, None]
+    insolation = network._insolation(told[:, :, 9:13])[:, 0, 0]
+    assert insolation[0, 1, 0] == pytest.approx(1, abs=1e-3)
+    assert insolation[1, 1, 0] == 0
+    assert insolation[2, 3].max() == 0
+    assert insolation[2, 0].min() > 0.4
+    # The upper limb rises when the centre is 0.83 degrees below the horizon.
+    assert insolation[3, 2, 1] < 0.01
+    later = columns.of(times[3:] + np.timedelta64(20, "m"))
+    assert network._insolation(torch.from_numpy(later)[:, None, 9:13, None, None])[0, 0, 0, 2, 1] > 0.01
+
+
+def test_nothing_is_counted_while_the_clock_skips_an_hour(tmp_path: Path) -> None:
+    city = make_city(48 * 40)
+    city = city.assign_coords(time=city["time"].copy(data=city["time"].to_numpy() + np.timedelta64(40, "D")))
+    city["time"].attrs = make_city(2)["time"].attrs
+    skipped = np.array(["2016-03-13T02:00", "2016-03-13T02:30"], "datetime64[ns]")
+    for name in city.data_vars:
+        city[name].loc[{"time": skipped}] = 0
+    stored = prepared(city, tmp_path / "s.zarr")
+    forecaster = fit(stored, history=3, horizon=4, network=GUIDED, training=SHORT)
+    forecast = forecaster.predict(stored, init_times="2016-03-13T01:00")
+    np.testing.assert_allclose(forecast["inflow"].sel(init_time="2016-03-13T01:00")[1:3], 0, atol=1e-4)
+    assert (forecast["inflow"][0, [0, 3]] > 0.5).any()
+    # What was counted in an hour that was not there says nothing.
+    spoiled = stored.copy(deep=True)
+    spoiled["inflow"].loc[{"time": skipped}] = 50
+    init = "2016-03-13T03:30"
+    forecasts = [forecaster.predict(some, init_times=init) for some in (spoiled, stored)]
+    xr.testing.assert_identical(*forecasts)

@@ -24,6 +24,7 @@ from stforecast.time_features import (
     fraction_of_year,
     harmonics,
     slots_of_week,
+    sun,
     waves,
 )
 
@@ -41,12 +42,14 @@ class TimeColumns:
         diurnal: diurnal harmonics of the cycle.
         slot_seconds: the length of a slot of the week, where the cycle is a mean for each of them; 0 for harmonics.
         time_zone: the zone whose clock the times are of, if it is a city's; times that it skips are marked.
+        has_sun: whether the sun's place is told, of times in UTC.
     """
 
     annual: int
     diurnal: int
     slot_seconds: int
     time_zone: str = ""
+    has_sun: bool = False
 
     @property
     def cycle(self) -> int:
@@ -61,7 +64,8 @@ class TimeColumns:
     def of(self, times: Times) -> Columns:
         """The columns of any times, (…, k), float32.
 
-        They are the cycle's; two waves a day, one a week and one a year; and 1, or 0 for a time that the clock skips.
+        They are the cycle's; two waves a day, one a week and one a year; if it is told, where the sun is; and 1, or 0
+        for a time that the clock skips.
         """
         flat = times.ravel()
         if self.slot_seconds:
@@ -73,7 +77,8 @@ class TimeColumns:
         is_shown = np.ones((len(flat), 1))
         if self.time_zone:
             is_shown[np.isin(flat, nonexistent_times(flat, self.time_zone))] = 0
-        columns = np.concatenate([cycle, *calendar, is_shown], axis=1)
+        place_of_sun = [sun(flat)] if self.has_sun else []
+        columns = np.concatenate([cycle, *calendar, *place_of_sun, is_shown], axis=1)
         return columns.reshape(*times.shape, -1).astype(np.float32)
 
 
@@ -84,6 +89,8 @@ class CorrectedFirstGuess(nn.Module):
     the cycle in units of its usual size in that cell, the cycle itself, the time's columns and the place's planes, and
     of earlier frames that were handed over (a week ago, say) their departures. What it gives is the error of the first
     guess, in units of the size that it had in the training period. It begins at no correction at all.
+
+    Where the sun is told, one plane more is the cosine of its zenith angle, 0 at night.
 
     A frame at a time that the clock skips has no departure, and where things are counted nothing is forecast for it.
 
@@ -127,8 +134,10 @@ class CorrectedFirstGuess(nn.Module):
         self.register_buffer("spread", torch.ones(channels, *grid))
         self.register_buffer("nothing", torch.full((channels, 1, 1), torch.nan))
         self.register_buffer("planes", torch.zeros(planes, *grid))
+        # Of a place: sin φ, cos φ cos λ, cos φ sin λ, with which a sun's columns make the cosine of its zenith angle.
+        self.register_buffer("direction", torch.zeros(3, *grid))
         self.embedding = nn.Parameter(0.1 * torch.randn(embedding, *grid)) if embedding else None
-        seen = (2 + lags) * channels + _CALENDAR + planes + embedding
+        seen = (2 + lags) * channels + _CALENDAR + columns.has_sun + planes + embedding
         self.network = build(history + horizon, seen, horizon, channels)
         for weights in self.network.dec.readout.parameters():
             nn.init.zeros_(weights)
@@ -152,8 +161,10 @@ class CorrectedFirstGuess(nn.Module):
             earlier = (lagged - cycle[:, :, None]) / spread
             seen.append(torch.where(lagged.isnan(), 0.0, earlier).flatten(2, 3))
         b, n, _, y, x = cycle.shape
-        calendar = times[:, :length, self.columns.cycle : -1, None, None]
-        seen.append(calendar.expand(b, n, _CALENDAR, y, x))
+        calendar = times[:, :length, self.columns.cycle :, None, None]
+        seen.append(calendar[:, :, :_CALENDAR].expand(b, n, _CALENDAR, y, x))
+        if self.columns.has_sun:
+            seen.append(self._insolation(calendar[:, :, _CALENDAR:-1]))
         places = [cast(Tensor, self.planes)] + ([] if self.embedding is None else [self.embedding])
         seen += [some.expand(b, n, *some.shape) for some in places if len(some)]
         correction = cast(Tensor, self.error) * self.network(torch.cat(seen, dim=2))
@@ -161,6 +172,13 @@ class CorrectedFirstGuess(nn.Module):
         nothing = cast(Tensor, self.nothing)
         is_nothing = (is_shown[:, self.history :] == 0) & ~nothing.isnan()
         return torch.where(is_nothing, nothing, output)
+
+    def _insolation(self, place_of_sun: Tensor) -> Tensor:
+        """The cosine of the sun's zenith angle, 0 at night, (b, n, 4, 1, 1) -> (b, n, 1, y, x)."""
+        sine, cosine, hour_sine, hour_cosine = place_of_sun.split(1, dim=2)
+        up, prime, ninety = cast(Tensor, self.direction)
+        cosine_of_zenith: Tensor = up * sine + cosine * (prime * hour_cosine - ninety * hour_sine)
+        return cosine_of_zenith.clamp(min=0)
 
     def _guess(self, anomalies: Tensor) -> Tensor:
         """The anomalies that the regression makes of those of the history, (b, t, c, y, x) -> (b, h, c, y, x)."""
