@@ -88,6 +88,12 @@ def test_folding_loses_nothing_in_float64() -> None:
         torch.testing.assert_close(folded(network)(frames), network(frames), rtol=1e-12, atol=1e-12)
 
 
+def test_folding_needs_no_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_has_onednn_product", lambda: False)
+    with torch.no_grad():
+        assert_same(folded(a_network())(frames_of()), a_network()(frames_of()))
+
+
 def test_every_block_and_every_reduction_is_folded_and_the_network_stays_as_it_was() -> None:
     network = a_network()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -7,6 +7,7 @@ import copy
 import importlib.util
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -172,7 +173,7 @@ class Pointwise(nn.Module):
         self.register_buffer("bias", None if convolution.bias is None else convolution.bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return nn.functional.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+        return _planes(_product(_cells(x), self.weight, self.bias))
 
 
 class FoldedBlock(nn.Module):
@@ -182,11 +183,10 @@ class FoldedBlock(nn.Module):
     biases p, q, f and g,
 
     a    = gelu(P'·x + p')                          P' = P·g₁         p' = p + P·t₁
-    x'   = (1 + λ₁·g₁)·x + Q'·unit(a) + q'          Q' = λ₁·Q         q' = λ₁·(q + t₁) + λ₂·g
-    out  = x' + G'·gelu(dwconv(F'·x' + f'))         F' = F·g₂         f' = f + F·(t₂ - g₂·λ₂·g)      G' = λ₂·G
+    x'   = (1 + λ₁·g₁)·x + Q'·unit(a) + q'          Q' = λ₁·Q         q' = λ₁·(q + t₁)
+    out  = x' + G'·gelu(dwconv(F'·x' + f')) + g'    F' = F·g₂         f' = f + F·t₂      G' = λ₂·G      g' = λ₂·g
 
-    The bias of fc2 is added in q' already and taken out of f' again, so that the last line adds in place. Whatever the
-    depthwise convolutions and the dynamic attention are, they stay.
+    Whatever the depthwise convolutions and the dynamic attention are, they stay.
     """
 
     proj_1: Tensor
@@ -199,6 +199,7 @@ class FoldedBlock(nn.Module):
     fc1: Tensor
     fc1_bias: Tensor
     fc2: Tensor
+    fc2_bias: Tensor
 
     def __init__(self, block: TemporalBlock) -> None:
         super().__init__()
@@ -211,7 +212,6 @@ class FoldedBlock(nn.Module):
         fc1, fc1_bias = _matrix(mlp.get_submodule("fc1"))
         fc2, fc2_bias = _matrix(mlp.get_submodule("fc2"))
         conv1, conv1_bias = _matrix(unit.conv1)
-        early = scale_2 * fc2_bias
         for name, tensor in {
             "proj_1": proj_1 * gain_1,
             "proj_1_bias": proj_1_bias + proj_1 @ shift_1,
@@ -219,27 +219,42 @@ class FoldedBlock(nn.Module):
             "conv1_bias": conv1_bias,
             "shortcut": 1 + scale_1 * gain_1,
             "proj_2": scale_1[:, None] * proj_2,
-            "proj_2_bias": scale_1 * (proj_2_bias + shift_1) + early,
+            "proj_2_bias": scale_1 * (proj_2_bias + shift_1),
             "fc1": fc1 * gain_2,
-            "fc1_bias": fc1_bias + fc1 @ (shift_2 - gain_2 * early),
+            "fc1_bias": fc1_bias + fc1 @ shift_2,
             "fc2": scale_2[:, None] * fc2,
+            "fc2_bias": scale_2 * fc2_bias,
         }.items():
             self.register_buffer(name, tensor.to(block.layer_scale_1.dtype).contiguous())
         self.conv0, self.conv_spatial, self.fc = unit.conv0, unit.conv_spatial, unit.fc
         self.dwconv = mlp.get_submodule("dwconv")
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        linear, gelu = nn.functional.linear, nn.functional.gelu
+        gelu = nn.functional.gelu
         x = _cells(x).contiguous()  # (b, y, x, d) from here on
-        a = gelu(linear(x, self.proj_1, self.proj_1_bias))
+        a = gelu(_product(x, self.proj_1, self.proj_1_bias))
         static = _cells(self.conv_spatial(self.conv0(_planes(a)))).contiguous()
         dynamic = self.fc(a.mean((1, 2)))[:, None, None]
-        gated = linear(static, self.conv1, self.conv1_bias).mul_(a).mul_(dynamic)
-        attended = torch.addcmul(linear(gated, self.proj_2, self.proj_2_bias), x, self.shortcut)
-        inside = linear(attended, self.fc1, self.fc1_bias)
-        inside = gelu(_cells(self.dwconv(_planes(inside)))).flatten(0, 2)
-        attended.flatten(0, 2).addmm_(inside, self.fc2.t())
-        return _planes(attended)
+        gated = _product(static, self.conv1, self.conv1_bias).mul_(a).mul_(dynamic)
+        attended = torch.addcmul(_product(gated, self.proj_2, self.proj_2_bias), x, self.shortcut)
+        inside = _product(attended, self.fc1, self.fc1_bias)
+        inside = gelu(_cells(self.dwconv(_planes(inside))))
+        return _planes(_product(inside, self.fc2, self.fc2_bias).add_(attended))
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(…, d) times a matrix (e, d), plus a bias: (…, e)."""
+    if x.dtype == torch.float32 and x.device.type == "cpu" and _has_onednn_product():
+        # A tenth faster than MKL's, which torch.nn.functional.linear calls, on an AMD EPYC (not measured elsewhere).
+        # Torch has no public name for it; were it called otherwise one day, the check of the backend would tell.
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "none")
+        return product
+    return nn.functional.linear(x, weight, bias)
+
+
+@cache
+def _has_onednn_product() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _planes(x: Tensor) -> Tensor:
