@@ -1,6 +1,7 @@
 """Work on shards by dask: one task a shard, whose results do not depend on who does it."""
 
 import functools
+import sys
 import threading
 import uuid
 from collections import Counter
@@ -47,7 +48,11 @@ def run_tasks(
     """
     # A partial is opaque to dask: given the Dataset as an argument it would put every chunk into the graph.
     name = uuid.uuid4().hex
-    calls = [delayed(functools.partial(_ended, task, stop, name), pure=False)() for task in tasks]
+    begun = None if stop is None or not _has_cluster() else stop.with_name(f"{stop.name}.begun")
+    calls = [
+        delayed(functools.partial(_ended, task, stop, name, begun and begun.with_suffix(f".{number}")), pure=False)()
+        for number, task in enumerate(tasks)
+    ]
     try:
         if description is None or not calls:
             ends = compute(*calls)
@@ -63,6 +68,8 @@ def run_tasks(
         if type(error).__name__ != "KilledWorker":
             raise
         number = [call.key for call in calls].index(error.task)  # type: ignore[attr-defined]
+        if begun is not None:
+            number = max(range(len(calls)), key=lambda some: _times_begun(begun.with_suffix(f".{some}")))
         raise StforecastError(
             ErrorKind.WORKER_LOST,
             f"every worker that took up {blocks[number] if blocks else f'block {number}'} died, most likely for lack "
@@ -74,9 +81,29 @@ def run_tasks(
     return list(ends)
 
 
-def _ended(task: Callable[[], Any], stop: Path | None, name: str) -> Any:
+def _has_cluster() -> bool:
+    """Whether the caller has a client of dask.distributed, which then does the work."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    try:
+        distributed.get_client()
+    except ValueError:
+        return False
+    return True
+
+
+def _times_begun(mark: Path) -> int:
+    """How often a task was begun and not ended: dask blames whatever waited at a worker that died, too."""
+    return mark.stat().st_size if mark.exists() else 0
+
+
+def _ended(task: Callable[[], Any], stop: Path | None, name: str, begun: Path | None) -> Any:
     if stop is not None and stop.exists():
         return None
+    if begun is not None:
+        with begun.open("ab") as mark:
+            mark.write(b".")
     with _at_work_changed:
         _at_work[name] += 1
     try:
@@ -86,6 +113,8 @@ def _ended(task: Callable[[], Any], stop: Path | None, name: str) -> Any:
             stop.touch()
         return _Failure(error)
     finally:
+        if begun is not None:
+            begun.unlink(missing_ok=True)
         with _at_work_changed:
             _at_work[name] -= 1
             _at_work_changed.notify_all()
