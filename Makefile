@@ -9,7 +9,7 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo test lint real bench soak clean
+.PHONY: help install demo test lint real ablation bench soak clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and memory against named alternatives, as tables; docs/performance.md has them"
 	@echo "make real   both real series whole; writes docs/results.md (needs STFORECAST_DATA)"
+	@echo "make ablation  what each part of the presets is worth; writes docs/ablation.md (needs STFORECAST_DATA)"
 	@echo "make soak   kills, failing disks, races and damage, some thousand times; writes docs/reliability.md (half an hour)"
 
 install: $(VENV)/.installed
@@ -37,6 +38,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+ablation: install
+	$(BIN)/python pipelines/ablation.py
 
 real: install
 	$(BIN)/python pipelines/real.py

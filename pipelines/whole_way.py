@@ -1,13 +1,15 @@
 """From a raw series to scores and pictures: what demo.py and real.py both do, in the public calls of the README."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 from rich.console import Console
 
 import stforecast as stf
+from stforecast.local_time import nonexistent_times
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Recipe:
         references: what the forecast is compared with.
         allow_gaps: declares that frames may be absent.
         every: verify forecasts from every so many frames of the test period.
+        rivals: other networks by name, fitted alike and scored beside.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Recipe:
     references: Sequence[str] = field(default=("persistence", "climatology", "damped_anomaly_persistence"))
     allow_gaps: bool = False
     every: int = 1
+    rivals: Mapping[str, stf.NetworkConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,14 @@ class Outcome:
         forecaster: the fitted model.
         scores: its scores and the references' by lead time, over the test period.
         pictures: the files that were drawn.
+        without_skipped: for a city, the scores without the forecasts that touch an hour that its clock skips.
     """
 
     recipe: Recipe
     forecaster: stf.Forecaster
     scores: xr.Dataset
     pictures: list[Path]
+    without_skipped: xr.Dataset | None = None
 
 
 def run(raw: xr.Dataset, recipe: Recipe, folder: Path, console: Console) -> Outcome:
@@ -63,14 +69,7 @@ def run(raw: xr.Dataset, recipe: Recipe, folder: Path, console: Console) -> Outc
     console.print(f"{store}: {dict(series.sizes)}, split {split}")
 
     console.rule(f"{recipe.name}: fit")
-    forecaster = stf.fit(
-        store,
-        history=recipe.history,
-        horizon=recipe.horizon,
-        network=recipe.network,
-        training=recipe.training,
-        progress=True,
-    )
+    forecaster = _fit(store, recipe, recipe.network)
     training = forecaster.training
     console.print(
         f"best epoch {training['best_epoch'] + 1} of {recipe.training.epochs}, {training['windows']} windows, "
@@ -81,8 +80,34 @@ def run(raw: xr.Dataset, recipe: Recipe, folder: Path, console: Console) -> Outc
     init_times = forecaster.init_times(series, part="test", horizon=recipe.leads)[:: recipe.every]
     forecast = stf.predict(series, forecaster, init_times=init_times, horizon=recipe.leads)
     scores = stf.evaluate(forecast, series, reference=recipe.references)
+    touching = _skipped(forecast)
+    without_skipped = None
+    if touching.any():
+        without_skipped = stf.evaluate(forecast.isel(init_time=~touching), series, reference=recipe.references)
+    for name, network in recipe.rivals.items():
+        console.rule(f"{recipe.name}: {name}")
+        rival = _fit(store, recipe, network)
+        forecast_of_rival = stf.predict(series, rival, init_times=init_times, horizon=recipe.leads)
+        # The common sample is the same, because the references that are scored beside are.
+        own = stf.evaluate(forecast_of_rival, series, reference=recipe.references).sel(source=["forecast"])
+        scores = xr.concat([scores, own.assign_coords(source=[name])], "source", combine_attrs="override")
     print(stf.score_table(scores))
-    return Outcome(recipe, forecaster, scores, _draw(forecast, series, scores, folder / recipe.name))
+    pictures = _draw(forecast, series, scores, folder / recipe.name)
+    return Outcome(recipe, forecaster, scores, pictures, without_skipped)
+
+
+def _skipped(forecast: xr.Dataset) -> np.ndarray:
+    """Which init times have a skipped hour as init time or among their valid times, (init_time,)."""
+    zone = forecast["init_time"].attrs.get("time_zone")
+    times = np.column_stack([forecast["init_time"].to_numpy(), forecast["valid_time"].to_numpy()])
+    if zone is None:
+        return np.zeros(len(times), bool)
+    return np.isin(times, nonexistent_times(times.ravel(), zone)).any(axis=1)
+
+
+def _fit(store: Path, recipe: Recipe, network: stf.NetworkConfig) -> stf.Forecaster:
+    options = {"history": recipe.history, "horizon": recipe.horizon, "network": network, "training": recipe.training}
+    return stf.fit(store, progress=True, **options)
 
 
 def _draw(forecast: xr.Dataset, series: xr.Dataset, scores: xr.Dataset, stem: Path) -> list[Path]:

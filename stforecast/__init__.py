@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stforecast.harmonisation import harmonise
     from stforecast.inspection import inspect
     from stforecast.networks import NetworkConfig
+    from stforecast.presets import Preset, preset_of
     from stforecast.sources import open_dataset
     from stforecast.sources.sample import write_sample
     from stforecast.split import Split
@@ -24,6 +25,8 @@ _HOMES = {
     "ErrorKind": "errors",
     "Forecaster": "forecaster",
     "NetworkConfig": "networks",
+    "Preset": "presets",
+    "preset_of": "presets",
     "Split": "split",
     "StforecastError": "errors",
     "TrainingConfig": "training",
@@ -50,6 +53,7 @@ __all__ = [
     "ErrorKind",
     "Forecaster",
     "NetworkConfig",
+    "Preset",
     "Split",
     "StforecastError",
     "TrainingConfig",
@@ -65,6 +69,7 @@ __all__ = [
     "plot",
     "predict",
     "prepare",
+    "preset_of",
     "score_table",
     "validate",
     "verification",

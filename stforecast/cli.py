@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +54,13 @@ class RegridChoice(StrEnum):
 
     LINEAR = "linear"
     CONSERVATIVE = "conservative"
+
+
+class PresetChoice(StrEnum):
+    """The kind of data."""
+
+    WEATHER = "weather"
+    TRAFFIC = "traffic"
 
 
 class Part(StrEnum):
@@ -270,37 +278,53 @@ def validate(store: StorePath) -> None:
 def fit(
     store: StorePath,
     model: Annotated[Path, typer.Argument(help="The folder to save the fitted model in.")],
-    history: Annotated[int, typer.Option(help="Frames that the network sees.")] = 12,
-    horizon: Annotated[int, typer.Option(help="Frames that it learns to forecast.")] = 12,
-    epochs: Annotated[int, typer.Option(help="Passes over the training windows.")] = 30,
-    batch_size: Annotated[int, typer.Option(help="Windows a step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="The highest rate of the schedule.")] = 1e-3,
-    hidden_spatial: Annotated[int, typer.Option(help="Channels of encoder and decoder.")] = 32,
-    hidden_temporal: Annotated[int, typer.Option(help="Channels of the translator.")] = 256,
-    temporal_layers: Annotated[int, typer.Option(help="Blocks of the translator.")] = 8,
-    seed: Annotated[int, typer.Option(help="What initial weights and the order of windows follow from.")] = 0,
+    preset: Annotated[
+        PresetChoice | None, typer.Option(help="What did best on such data; the options below change parts of it.")
+    ] = None,
+    history: Annotated[int | None, typer.Option(help="Frames that the network sees; 12 without a preset.")] = None,
+    horizon: Annotated[int | None, typer.Option(help="Frames that it learns to forecast; 12 without a preset.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training windows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest rate of the schedule.")] = None,
+    hidden_spatial: Annotated[int | None, typer.Option(help="Channels of encoder and decoder.")] = None,
+    hidden_temporal: Annotated[int | None, typer.Option(help="Channels of the translator.")] = None,
+    temporal_layers: Annotated[int | None, typer.Option(help="Blocks of the translator.")] = None,
+    seed: Annotated[int | None, typer.Option(help="What initial weights and the order of windows follow from.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A folder for checkpoints, losses and their curve; a fit that ended there is gone on with."),
+    ] = None,
 ) -> None:
     """Fit a TAU on the training period of a store; the validation period chooses the weights."""
     if model.exists():
         raise StforecastError(ErrorKind.OUTPUT_EXISTS, f"{model} is there already; choose another folder or remove it")
     _check_output(model)
+    chosen = None if preset is None else stf.preset_of(preset.value)
+    network = stf.NetworkConfig() if chosen is None else chosen.network
+    training = stf.TrainingConfig() if chosen is None else chosen.training
+    sizes = {"hidden_spatial": hidden_spatial, "hidden_temporal": hidden_temporal, "temporal_layers": temporal_layers}
+    ways = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     forecaster = stf.fit(
         store,
+        preset=None if preset is None else preset.value,
         history=history,
         horizon=horizon,
-        network=stf.NetworkConfig(
-            hidden_spatial=hidden_spatial, hidden_temporal=hidden_temporal, temporal_layers=temporal_layers
-        ),
-        training=stf.TrainingConfig(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed),
+        network=replace(network, **_given(sizes)),
+        training=replace(training, **_given(ways)),
+        run=run,
         progress=True,
     )
     forecaster.save(model)
     record = forecaster.training
     best = record["best_epoch"]
     typer.echo(
-        f"{model}: best epoch {best + 1} of {epochs}, validation loss {record['validation_loss'][best]:.4g} "
-        f"(mean square, normalized), {record['seconds']:g} s"
+        f"{model}: best epoch {best + 1} of {len(record['validation_loss'])}, validation loss "
+        f"{record['validation_loss'][best]:.4g} (mean square, normalized), {record['seconds']:g} s"
     )
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.command()

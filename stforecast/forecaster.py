@@ -53,6 +53,7 @@ from stforecast.windows import (
 )
 
 if TYPE_CHECKING:
+    from stforecast.presets import PresetName
     from stforecast.training import Run, TrainingConfig
 
 # What is subtracted and what it is divided by, a number or one per level.
@@ -474,8 +475,9 @@ class Forecaster:
 def fit(
     series: str | Path | xr.Dataset,
     *,
-    history: int = 12,
-    horizon: int = 12,
+    preset: "PresetName | None" = None,
+    history: int | None = None,
+    horizon: int | None = None,
     network: NetworkConfig | None = None,
     training: "TrainingConfig | None" = None,
     memory_limit: int | None = None,
@@ -490,8 +492,10 @@ def fit(
 
     Args:
         series: a store that `prepare` made, by path or as `open_store` opened it.
-        history: how many frames the network sees.
-        horizon: how many frames it learns to forecast.
+        preset: "weather" or "traffic", what did best on such data; see `stforecast.presets`. Without one the published
+            network learns to forecast the change since the last frame.
+        history: how many frames the network sees; as the preset says, or 12.
+        horizon: how many frames it learns to forecast; as the preset says, or 12.
         network: its size, and what it is told.
         training: epochs, batch size, learning rate, loss and seed.
         memory_limit: bytes that frames and batches may take; half of what is free by default. The order in which a
@@ -510,13 +514,16 @@ def fit(
             loss stops being finite; RESUME_MISMATCH, naming what differs, if the run was begun otherwise.
     """
     # Lightning takes seconds to import, and a forecast does without it.
+    from stforecast.presets import Preset, preset_of
     from stforecast.training import Run, TrainingConfig, train
 
+    chosen = Preset(12, 12, NetworkConfig(), TrainingConfig()) if preset is None else preset_of(preset)
+    history = chosen.history if history is None else history
+    horizon = chosen.horizon if horizon is None else horizon
     for name, value in (("history", history), ("horizon", horizon)):
         if value < 1:
             raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
-    config = training or TrainingConfig()
-    size = network or NetworkConfig()
+    config, size = training or chosen.training, network or chosen.network
     opened = _opened(series)
     split, normalization = Split.from_attrs(opened.attrs), Normalization.from_json(opened.attrs["normalization"])
     step = check_series(opened, allow_gaps=True)
