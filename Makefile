@@ -50,6 +50,7 @@ bench: install
 	$(BIN)/python benchmarks/windows.py
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/network.py
 
 SEED ?= 0
 soak: install

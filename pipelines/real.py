@@ -90,7 +90,8 @@ def _report(outcomes: list[Outcome], minutes: float) -> str:
         "same size, fitted alike, that sees frames and forecasts frames; it is small and sees few windows here, so it "
         "says nothing of what the published one can do on decades of data. On 13 March 2016, the first day of the taxi "
         "flows' test period, the clock of New York skips an hour, for which the file has zeros: the forecast knows "
-        "that, the references do not, and it weighs heavily on their errors, so a last table leaves those forecasts out.\n"
+        "that, the references do not, and it weighs heavily on their errors; a last table leaves those forecasts "
+        "out.\n"
     )
     return head + "".join(_section(outcome) for outcome in outcomes)
 

@@ -8,8 +8,12 @@ import pytest
 import torch
 import xarray as xr
 from factory import make_series
+from hypothesis import settings
 
 torch.set_num_threads(1)
+# How long an example takes says more about who else is on the machine than about the code.
+settings.register_profile("stforecast", deadline=None)
+settings.load_profile("stforecast")
 
 
 @pytest.fixture
