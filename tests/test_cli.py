@@ -275,6 +275,22 @@ def test_a_store_is_no_forecast_and_a_damaged_forecast_is_named(tmp_path: Path, 
     assert "f.nc is damaged" in capsys.readouterr().err
 
 
+def test_a_preset_is_taken_in_parts_and_a_run_is_gone_on_with(tmp_path: Path, raw: Path, monkeypatch, capsys) -> None:
+    assert run("prepare", raw, tmp_path / "s.zarr", monkeypatch=monkeypatch) == 0
+    small = ("--hidden-spatial", 4, "--hidden-temporal", 8, "--temporal-layers", 2, "--epochs", 1)
+    options = ("--preset", "weather", "--history", 3, "--horizon", 2, "--run", tmp_path / "run", *small)
+    for model in ("first", "second"):
+        assert run("fit", tmp_path / "s.zarr", tmp_path / model, *options, monkeypatch=monkeypatch) == 0
+    weights = [(tmp_path / model / "weights.safetensors").read_bytes() for model in ("first", "second")]
+    assert weights[0] == weights[1]
+    described = json.loads((tmp_path / "first" / "model.json").read_text())
+    assert described["network"]["first_guess"] == "regression"
+    assert described["training"]["config"]["area_weighted"] is True
+    other = ("--preset", "weather", "--history", 3, "--horizon", 2, "--run", tmp_path / "run", *small, "--seed", 3)
+    assert run("fit", tmp_path / "s.zarr", tmp_path / "third", *other, monkeypatch=monkeypatch) == 5
+    assert "training seed was 0, now 3" in capsys.readouterr().err
+
+
 def test_a_model_is_not_fitted_into_a_folder_that_is_there(tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "model").mkdir()
     assert run("fit", tmp_path / "s.zarr", tmp_path / "model", monkeypatch=monkeypatch) == 2
