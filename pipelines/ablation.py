@@ -44,28 +44,27 @@ def rolled(steps: int) -> Change:
 PLAIN = {"first_guess": "none", "lags": (), "embedding": 0, "drop": 0.0}
 LAST_FRAME = PLAIN | {"first_guess": "last_frame"}
 
-COMMON: dict[str, Change] = {
+BOTH: dict[str, Change] = {
     "the preset": lambda preset: preset,
     "first guess: the last frame": network(**LAST_FRAME),
     "first guess: none, as published": network(**PLAIN),
-    "history of 4 frames": lambda preset: replace(preset, history=4),
     "two calls of half the horizon (rollout training)": rolled(2),
     "divergence 0.1, mean": training(divergence_weight=0.1),
-    "divergence 0.01, sum": training(divergence_weight=0.01, divergence_reduction="sum"),
     "no averaging of weights": training(weight_averaging=0.0),
-    "one-cycle schedule": training(schedule="one_cycle"),
 }
 VARIANTS = {
-    "taxi": COMMON
+    "taxi": BOTH
     | {
+        "divergence 0.01, sum": training(divergence_weight=0.01, divergence_reduction="sum"),
+        "one-cycle schedule": training(schedule="one_cycle"),
+        "history of 4 frames": lambda preset: replace(preset, history=4),
         "no frames of the day before": network(lags=()),
         "frames of the week before as well": network(lags=("1D", "7D")),
         "no embedding": network(embedding=0),
         "no dropout": network(drop=0.0),
         "twice the widths": network(hidden_spatial=16, hidden_temporal=64),
     },
-    "air": COMMON
-    | {"cells weighted alike": training(area_weighted=False), "embedding of 4 planes": network(embedding=4)},
+    "air": BOTH | {"cells weighted alike": training(area_weighted=False)},
 }
 REFERENCES = ("damped_anomaly_persistence", "lagged_regression")
 
