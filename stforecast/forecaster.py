@@ -43,9 +43,11 @@ from stforecast.store.versions import MANIFEST
 from stforecast.time_axis import Times, check_gaps, parse_times, show_step, show_time
 from stforecast.windows import (
     Rows,
+    StoredFrames,
     StreamedWindows,
     WindowLoader,
     Windows,
+    fits_in_memory,
     rows_of_windows,
     stored_windows,
     window_starts,
@@ -547,7 +549,7 @@ def fit(
         part = opened.isel(time=rows["train"])
         tables = Tables.of(part, normalization, channels, history=history, horizon=horizon)
         shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes), is_joint=tables.is_joint)
-        context = replace(context, columns=tables.columns, **_frames_for_lags(windows["train"], size))
+        context = replace(context, columns=tables.columns, **_frames_for_lags(windows, size))
     area = None
     if config.area_weighted:
         area = torch.from_numpy(Grid.of(opened).cell_area().to_numpy().astype(np.float32))[:, None]
@@ -696,18 +698,20 @@ def _part_starts(times: Times, step: np.timedelta64, history: int, horizon: int,
     return starts
 
 
-def _frames_for_lags(windows: Windows, config: NetworkConfig) -> dict[str, Any]:
+def _frames_for_lags(windows: Mapping[str, Windows], config: NetworkConfig) -> dict[str, Any]:
     """The frames that earlier ones are taken out of, if the network sees any."""
     if not config.lags:
         return {}
-    if isinstance(windows, StreamedWindows):
+    train, validation = windows["train"], windows["validation"]
+    if not isinstance(train, WindowLoader) or not isinstance(validation, WindowLoader):
         raise StforecastError(
             ErrorKind.MEMORY_BUDGET,
             f"the network is to see frames from {', '.join(config.lags)} before, which is possible only when all "
-            "training frames are in memory, and they do not fit; raise memory_limit, or leave out lags",
+            "frames of training and validation are in memory, and they do not fit; raise memory_limit, or leave out "
+            "lags",
         )
-    assert isinstance(windows, WindowLoader)
-    return {"frames": windows.frames, "first_row": windows.first_row}
+    assert train.frames is validation.frames
+    return {"frames": train.frames, "first_row": train.first_row}
 
 
 @dataclass(frozen=True)
@@ -763,8 +767,7 @@ def _windows_in_memory(
     memory_limit: int,
 ) -> dict[str, Windows]:
     """The windows of training and of validation, out of a series that somebody opened."""
-    reach = [rows_of_windows(some.starts, some.history + some.horizon) for some in cut.values()]
-    rows = slice(min(some.start for some in reach), max(some.stop for some in reach))
+    rows = _rows_of(cut)
     learnt = opened.isel(time=rows)
     needed = sum(variable.size * 4 for variable in learnt.data_vars.values())
     if needed > memory_limit:
@@ -777,6 +780,17 @@ def _windows_in_memory(
     for variable in learnt.data_vars.values():
         check_finite(variable)
     frames = torch.from_numpy(channels.stack(normalization.apply(learnt)))
+    return _cut_out_of(frames, rows, cut)
+
+
+def _rows_of(cut: Mapping[str, Cut]) -> slice:
+    """The rows that windows of all parts together reach over."""
+    reach = [rows_of_windows(some.starts, some.history + some.horizon) for some in cut.values()]
+    return slice(min(some.start for some in reach), max(some.stop for some in reach))
+
+
+def _cut_out_of(frames: torch.Tensor, rows: slice, cut: Mapping[str, Cut]) -> dict[str, Windows]:
+    """The windows of all parts out of the same frames."""
     return {
         part: WindowLoader(
             frames, some.starts, some.history, some.horizon, some.batch_size, some.seed, first_row=rows.start
@@ -786,7 +800,12 @@ def _windows_in_memory(
 
 
 def _windows_of_store(group: Path, channels: Channels, cut: Mapping[str, Cut], memory_limit: int) -> dict[str, Windows]:
-    """The windows of training and of validation, read once or streamed."""
+    """The windows of training and of validation, read once if they fit in memory together, else streamed."""
+    stored, rows = StoredFrames.open(group, channels.names), _rows_of(cut)
+    length = max(some.history + some.horizon for some in cut.values())
+    batch_size = max(min(some.batch_size, len(some.starts)) for some in cut.values())
+    if fits_in_memory(stored, rows, length, batch_size, memory_limit):
+        return _cut_out_of(stored.load(rows), rows, cut)
     # Validation is the shorter part by far in any usual split, so what does not fit is mostly training.
     shares = {"validation": memory_limit // 4, "train": memory_limit - memory_limit // 4}
     return {

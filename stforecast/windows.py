@@ -552,10 +552,15 @@ def stored_windows(
     stored = StoredFrames.open(group, names)
     length = history + horizon
     rows = rows_of_windows(starts, length)
-    besides = _besides(stored, length, min(batch_size, len(starts)))
-    if (rows.stop - rows.start) * stored.frame_bytes + besides > memory_limit:
+    if not fits_in_memory(stored, rows, length, min(batch_size, len(starts)), memory_limit):
         return StreamedWindows(stored, starts, history, horizon, batch_size, memory_limit, seed)
     return WindowLoader(stored.load(rows), starts, history, horizon, batch_size, seed, first_row=rows.start)
+
+
+def fits_in_memory(stored: StoredFrames, rows: slice, length: int, batch_size: int, memory_limit: int) -> bool:
+    """Whether some rows of a store can be held besides what reading them and batches of windows take."""
+    needed: int = (rows.stop - rows.start) * stored.frame_bytes + _besides(stored, length, batch_size)
+    return needed <= memory_limit
 
 
 def rows_of_windows(starts: Rows, length: int) -> slice:

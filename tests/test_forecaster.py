@@ -489,32 +489,27 @@ def long_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of many small shards."""
     monkeypatch.setattr(layout, "CHUNK_BYTES", 384)
     monkeypatch.setattr(layout, "SHARD_BYTES", 1536)
-    prepared(make_series(240), tmp_path / "long.zarr")
+    prepared(make_series(800), tmp_path / "long.zarr")
     return tmp_path / "long.zarr"
 
 
 def test_i12_a_store_larger_than_the_limit_is_learnt_from_as_a_stream(long_store: Path) -> None:
     def fitted(memory_limit: int | None) -> Forecaster:
-        # One batch holds all windows, so that the order in which they come makes no difference but rounding.
-        return fit(
-            long_store,
-            history=2,
-            horizon=1,
-            network=SMALL,
-            training=TrainingConfig(epochs=2, batch_size=256),
-            memory_limit=memory_limit,
-        )
+        config = TrainingConfig(epochs=2, batch_size=8)
+        return fit(long_store, history=2, horizon=1, network=SMALL, training=config, memory_limit=memory_limit)
 
-    whole, streamed = fitted(None), fitted(206_668)
+    whole, streamed = fitted(None), fitted(52_000)
     assert whole.training["streamed_within"] == {}
-    assert streamed.training["streamed_within"] == {"train": 155_001}
-    np.testing.assert_allclose(streamed.training["training_loss"], whole.training["training_loss"], rtol=1e-5)
-    np.testing.assert_allclose(streamed.training["validation_loss"], whole.training["validation_loss"], rtol=1e-4)
+    assert streamed.training["streamed_within"] == {"train": 39_000, "validation": 13_000}
+    assert streamed.training["windows"] == whole.training["windows"]
+    # The windows are the same; only the order in which they come is another.
+    np.testing.assert_allclose(streamed.training["training_loss"], whole.training["training_loss"], rtol=0.1)
+    np.testing.assert_allclose(streamed.training["validation_loss"], whole.training["validation_loss"], rtol=0.1)
 
 
 def test_l01_data_that_do_not_fit_in_memory_are_refused_with_what_to_do(long_store: Path) -> None:
     options = {"history": 2, "horizon": 1, "network": SMALL, "training": SHORT}
-    with pytest.raises(StforecastError, match=r"take 18,432 bytes, more than the 9,999 .* pass the path") as caught:
+    with pytest.raises(StforecastError, match=r"take 61,440 bytes, more than the 9,999 .* pass the path") as caught:
         fit(stf.open_store(long_store), memory_limit=9_999, **options)
     assert caught.value.kind == ErrorKind.MEMORY_BUDGET
     with pytest.raises(StforecastError, match="memory limit of .* is too little"):

@@ -20,7 +20,7 @@ from stforecast.models.first_guess import CorrectedFirstGuess, TimeColumns
 from stforecast.models.tau import TAU
 from stforecast.networks import Context, NetworkConfig, _direction
 from stforecast.split import Split
-from stforecast.store import prepare
+from stforecast.store import layout, prepare
 from stforecast.training import TrainingConfig
 
 STEP = np.timedelta64(6, "h")
@@ -76,6 +76,23 @@ def test_a_guided_forecast_is_the_same_however_the_caller_holds_the_data(
     alone = forecaster.predict(stored, init_times=init_times[1:2], horizon=5)
     for name in forecast.data_vars:
         np.testing.assert_allclose(alone[name][0], forecast[name][1], rtol=1e-4)
+
+
+def test_a_store_by_its_path_and_as_opened_give_the_same_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = prepared(make_city(800), tmp_path / "s.zarr")
+    config = replace(GUIDED, lags=("1D", "7D"))
+    models = [fit(some, history=3, horizon=4, network=config, training=SHORT) for some in (tmp_path / "s.zarr", opened)]
+    for name in ("training_loss", "validation_loss"):
+        np.testing.assert_allclose(models[0].training[name], models[1].training[name], rtol=1e-4)
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 1280)
+    monkeypatch.setattr(layout, "SHARD_BYTES", 5120)
+    small_shards = tmp_path / "small.zarr"
+    prepared(make_city(2000), small_shards)
+    with pytest.raises(StforecastError, match="to see frames from 1D, 7D before, which is possible only") as caught:
+        fit(small_shards, history=3, horizon=4, network=config, training=SHORT, memory_limit=310_000)
+    assert caught.value.kind == ErrorKind.MEMORY_BUDGET
 
 
 def test_frames_behind_the_init_time_change_no_forecast(tmp_path: Path) -> None:
