@@ -130,10 +130,10 @@ def references(series: xr.Dataset, inits: np.ndarray, leads: int) -> dict[str, n
     split = stf.Split.from_attrs(series.attrs)
     train = series.isel(time=split.part_rows(series["time"].to_numpy(), "train"))
     fitted = stf.baselines.fit_references(REFERENCES, train, horizon=leads)
+    robust = stf.baselines.LaggedRegression.fit(train, horizon=leads, robust=True)
+    fitted["the preset's first guess by itself"] = robust
     return {
-        f"reference: {one.replace('_', ' ')}": error_of(
-            reference.predict(series, init_times=inits, horizon=leads), series
-        )
+        one.replace("_", " "): error_of(reference.predict(series, init_times=inits, horizon=leads), series)
         for one, reference in fitted.items()
     }
 

@@ -63,6 +63,15 @@ class PresetChoice(StrEnum):
     TRAFFIC = "traffic"
 
 
+class BackendChoice(StrEnum):
+    """What computes a network."""
+
+    EAGER = "eager"
+    FOLDED = "folded"
+    OPENVINO = "openvino"
+    ONNX = "onnx"
+
+
 class Part(StrEnum):
     """The parts of a split."""
 
@@ -340,6 +349,9 @@ def predict(
     ] = None,
     every: Annotated[int, typer.Option(help="With --part: only from every so many frames.", min=1)] = 1,
     horizon: Annotated[int | None, typer.Option(help="Steps to forecast; as fitted by default.")] = None,
+    backend: Annotated[
+        BackendChoice | None, typer.Option(help="What computes the network; by default what repays its preparation.")
+    ] = None,
     source: SourceName = None,
 ) -> None:
     """Forecast from the last frames of the data, or from the init times that are named."""
@@ -353,7 +365,9 @@ def predict(
     init_times: npt.ArrayLike | None = init
     if part is not None:
         init_times = forecaster.init_times(series, part=part.value, horizon=horizon)[::every]
-    forecast = stf.predict(series, forecaster, init_times=init_times, horizon=horizon)
+    forecast = stf.predict(
+        series, forecaster, init_times=init_times, horizon=horizon, backend=None if backend is None else backend.value
+    )
     stf.write_forecast(forecast, output)
     typer.echo(f"{output}: {', '.join(map(str, forecast.data_vars))}, {dict(forecast.sizes)}")
 

@@ -611,6 +611,7 @@ def predict(
     *,
     init_times: npt.ArrayLike | None = None,
     horizon: int | None = None,
+    backend: Backend | None = None,
 ) -> xr.Dataset:
     """The forecast (init_time, lead_time, [level,] Y, X) of a labelled dataset in physical units.
 
@@ -619,6 +620,7 @@ def predict(
         model: a Forecaster or the folder that one was saved in.
         init_times: the last frame seen by each forecast; the last of the dataset by default.
         horizon: how many steps to forecast; as the model was fitted by default.
+        backend: what computes the network; chosen by the number of forecasts by default, see `Forecaster.predict`.
 
     Raises:
         StforecastError: ARGUMENT without a model, since none comes with this version; otherwise what
@@ -631,7 +633,7 @@ def predict(
             "stforecast.fit(store, history=12, horizon=12), and pass it or its folder as model=",
         )
     forecaster = model if isinstance(model, Forecaster) else Forecaster.load(model)
-    return forecaster.predict(dataset, init_times=init_times, horizon=horizon)
+    return forecaster.predict(dataset, init_times=init_times, horizon=horizon, backend=backend)
 
 
 def _opened(series: str | Path | xr.Dataset) -> xr.Dataset:

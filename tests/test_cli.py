@@ -40,7 +40,7 @@ def test_a_raw_file_becomes_scores_and_a_map(
     steps = [
         ("prepare", raw, store),
         ("fit", store, model, "--history", 4, "--horizon", 2, "--epochs", 1, *sizes),
-        ("predict", model, store, forecast, "--part", "test", "--every", 2),
+        ("predict", model, store, forecast, "--part", "test", "--every", 2, "--backend", "folded"),
         ("evaluate", forecast, store, "--reference", "persistence", "--curve", tmp_path / "skill.png"),
         ("plot", forecast, store, tmp_path / "map.png", "--lead", "6h"),
     ]
