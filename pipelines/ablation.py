@@ -47,14 +47,14 @@ LAST_FRAME = PLAIN | {"first_guess": "last_frame"}
 BOTH: dict[str, Change] = {
     "the preset": lambda preset: preset,
     "first guess: the last frame": network(**LAST_FRAME),
-    "first guess: none, as published": network(**PLAIN),
-    "two calls of half the horizon (rollout training)": rolled(2),
-    "divergence 0.1, mean": training(divergence_weight=0.1),
     "no averaging of weights": training(weight_averaging=0.0),
 }
 VARIANTS = {
     "taxi": BOTH
     | {
+        "first guess: none, as published": network(**PLAIN),
+        "two calls of half the horizon (rollout training)": rolled(2),
+        "divergence 0.1, mean": training(divergence_weight=0.1),
         "divergence 0.01, sum": training(divergence_weight=0.01, divergence_reduction="sum"),
         "one-cycle schedule": training(schedule="one_cycle"),
         "history of 4 frames": lambda preset: replace(preset, history=4),
