@@ -251,3 +251,16 @@ def test_i03_values_that_float16_could_not_hold_come_back(tmp_path: Path) -> Non
     result = open_dataset(tmp_path / "a.nc")["t2m"]
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, series["t2m"])
+
+
+@pytest.mark.parametrize("other", ["longitude", "latitude"])
+def test_g14_a_zarr_axis_whose_metadata_do_not_fit_its_bytes_is_refused_at_opening(tmp_path: Path, other: str) -> None:
+    path = tmp_path / "a.zarr"
+    make_series(60).to_zarr(path, zarr_format=3, consolidated=False)
+    metadata = [path / name / "zarr.json" for name in ("time", other)]
+    texts = [file.read_text() for file in metadata]
+    for file, text in zip(metadata, reversed(texts), strict=True):
+        file.write_text(text)
+    with pytest.raises(StforecastError, match="a.zarr cannot be read: .*reshape.*; fetch the store anew") as caught:
+        open_dataset(path)
+    assert caught.value.kind is ErrorKind.FILE_FORMAT

@@ -537,15 +537,23 @@ def lost_workers(folder: Path, count: int) -> Tally:
     tally, series = Tally(), make_series(60)
     prepare(series, folder / "whole.zarr", SPLIT)
     wanted = files_of(folder / "whole.zarr")
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster),
-    ):
-        for number in range(count):
-            path, marks = folder / f"once{number}.zarr", folder / f"marks{number}"
-            marks.mkdir()
+
+    @contextmanager
+    def cluster() -> Iterator[None]:
+        # A new one each time: one whose workers have died ten times may not start another, and its client then waits.
+        with (
+            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers,
+            distributed.Client(workers),
+        ):
+            yield
+
+    for number in range(count):
+        path, marks = folder / f"once{number}.zarr", folder / f"marks{number}"
+        marks.mkdir()
+        with cluster():
             prepare(_deadly(series, marks, row=5 + 11 * number % 50, times=1), path, SPLIT)
-            tally.hold(lambda path=path, marks=marks: _survived(path, marks, wanted))
+        tally.hold(lambda path=path, marks=marks: _survived(path, marks, wanted))
+    with cluster():
         tally.hold(lambda: _given_up(series, folder))
     return tally
 

@@ -39,7 +39,7 @@ _LARGEST_CHUNK = 4 * 2**30  # bytes: all of a chunk is held to read a value of i
 
 
 def open_store(location: Location) -> xr.Dataset:
-    """All of a zarr store, values not read, times as the numbers they are.
+    """All of a zarr store, axes read and other values not, times as the numbers they are.
 
     Args:
         location: a folder, or a URL that fsspec reads (gs://, s3://, https://, …).
@@ -55,7 +55,10 @@ def open_store(location: Location) -> xr.Dataset:
             warnings.simplefilter("ignore", xr.SerializationWarning)
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.filterwarnings("ignore", message="Object at .* is not recognized")
-            return xr.open_dataset(str(location), engine="zarr", consolidated=_consolidated(location), **options)
+            opened = xr.open_dataset(str(location), engine="zarr", consolidated=_consolidated(location), **options)
+            # Axes are needed anyway; metadata that do not fit their bytes are told here and not in the middle of work.
+            axes = {name: opened[name].load() for name, variable in opened.variables.items() if variable.ndim == 1}
+            return opened.assign(axes)
     except Exception as error:  # damaged metadata raise whatever the line that meets them raises
         raise StforecastError(
             ErrorKind.FILE_FORMAT, f"{location} cannot be read: {in_one_line(error)}; fetch the store anew"
