@@ -9,7 +9,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import Positions, check_series, find_dims, on_grid_of, times_of, with_forecast_times
+from stforecast.grid import Positions, axis_of, check_series, find_dims, on_grid_of, times_of, with_forecast_times
 from stforecast.time_axis import Times, parse_times, show_step, show_time
 from stforecast.time_features import DAY, harmonics, slots_of_week
 
@@ -310,8 +310,9 @@ class LaggedRegression:
         """A forecast as `Baseline.predict` describes it.
 
         Raises:
-            StforecastError: ARGUMENT as well if a lead time was not fitted; VAR_MISSING, UNITS or GRID_SHAPE if the
-                series is not like the one of the fit.
+            StforecastError: ARGUMENT as well if a lead time was not fitted; VAR_MISSING, UNITS, GRID_SHAPE or CHANNELS
+                if the series is not like the one of the fit. A regression on all channels wants all of them, in any
+                order.
         """
         inits, leads, step = _forecast_times(series, init_times, horizon)
         fitted = self.coefficients.sizes["lead_time"]
@@ -323,6 +324,8 @@ class LaggedRegression:
             )
         cycle = self.cycle.on(series)
         coefficients = on_grid_of(self.coefficients, series, name="the regression")
+        if self.is_joint:
+            coefficients = coefficients.isel(feature=self._features_of(series))
         times = inits[:, None] + step * np.arange(1 - self.history, 1)
         seen = frames_at(series, times, inits, step * np.arange(1, self.history + 1), source="")
         anomalies = _channels({name: seen[name].to_numpy() - _cycle_at(cycle, str(name), times) for name in seen})
@@ -337,6 +340,20 @@ class LaggedRegression:
             known = _cycle_at(cycle, str(name), inits[:, None] + leads) + departure
             values[name] = _within_valid_range(known, variable.attrs)
         return _forecast(series, values, inits, leads, source=f"{cycle.name} and regression on the last anomalies")
+
+    def _features_of(self, series: xr.Dataset) -> Positions:
+        """The features of a regression on all channels, in the order in which a series has the channels."""
+        fitted, there = _names_of_channels(self.coefficients), _names_of_channels(series)
+        missing = [" at level ".join(map(str, channel)) for channel in fitted if channel not in there]
+        if missing:
+            raise StforecastError(
+                ErrorKind.CHANNELS,
+                f"the regression of each channel sees all of them, but the series lacks {', '.join(missing)}; pass all "
+                "that it was fitted on",
+            )
+        order = np.array([fitted.index(channel) for channel in there])
+        features: Positions = (np.arange(self.history)[:, None] * len(fitted) + order).ravel()
+        return features
 
 
 def fit_references(names: Sequence[str], training: xr.Dataset | None = None, *, horizon: int) -> dict[str, Baseline]:
@@ -699,6 +716,15 @@ def _channels(values: dict[Any, Floats]) -> Floats:
     """Values (a, b, [level,] y, x) of all variables as (a, b, channel, y, x), float64."""
     blocks = [some if some.ndim == 5 else some[:, :, None] for some in values.values()]
     return np.concatenate(blocks, axis=2).astype(np.float64, copy=False)
+
+
+def _names_of_channels(series: xr.Dataset) -> list[tuple[Any, ...]]:
+    """The name of each channel in order, with its level if it has one."""
+    names: list[tuple[Any, ...]] = []
+    for name, variable in series.data_vars.items():
+        level = next((dim for dim in variable.dims if axis_of(series, dim) == "Z"), None)
+        names += [(name,)] if level is None else [(name, value) for value in series[level].to_numpy().tolist()]
+    return names
 
 
 def _regressed(weights: Floats, anomalies: Floats, *, is_joint: bool) -> Floats:

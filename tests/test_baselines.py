@@ -515,6 +515,33 @@ def test_a_regression_sees_all_channels_where_they_are_few(levels: tuple[float, 
     assert own.is_joint == (not levels and 20 * 2 <= 48)
 
 
+@pytest.mark.parametrize("levels", [(), (500.0, 850.0)])
+def test_the_order_of_variables_and_levels_changes_no_regression(levels: tuple[float, ...]) -> None:
+    series = make_series(120, variables=("t2m", "u10"), levels=levels)
+    noise = 9 * np.random.default_rng(0).standard_normal(series["u10"].shape)
+    series["u10"] = series["u10"].copy(data=(280 + noise).astype(np.float32))
+    fitted = LaggedRegression.fit(series, horizon=2, history=3)
+    forecast = fitted.predict(series, horizon=2)
+    turned = series[["u10", "t2m"]]
+    turned = turned.isel(level=[1, 0]) if levels else turned
+    other = fitted.predict(turned, horizon=2)
+    assert list(other.data_vars) == ["u10", "t2m"]
+    other = other.isel(level=[1, 0]) if levels else other
+    xr.testing.assert_allclose(other[["t2m", "u10"]], forecast)
+
+
+def test_a_regression_on_all_channels_says_which_one_it_misses() -> None:
+    series = make_series(60, variables=("t2m", "u10"))
+    fitted = LaggedRegression.fit(series, horizon=2, history=2)
+    with pytest.raises(StforecastError, match="sees all of them, but the series lacks u10") as raised:
+        fitted.predict(series[["t2m"]], horizon=2)
+    assert raised.value.kind is ErrorKind.CHANNELS
+    series = make_series(60, levels=(500.0, 850.0))
+    fitted = LaggedRegression.fit(series, horizon=2, history=2)
+    with pytest.raises(StforecastError, match=r"lacks t2m at level 850\.0"):
+        fitted.predict(series.sel(level=[500.0]), horizon=2)
+
+
 def test_a_regression_needs_windows_and_knows_its_lead_times() -> None:
     with pytest.raises(StforecastError, match="wants 4 windows without a gap in the training part, which has 3"):
         LaggedRegression.fit(make_series(20), horizon=10, history=8)
