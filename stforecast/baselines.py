@@ -159,7 +159,8 @@ class HistoricalAverage:
         Args:
             series: the training part.
             robust: whether to leave out odd days, such as a blizzard's or a holiday: those that depart from the medians
-                of their weekday more than twice as far as days usually do.
+                of their weekday more than twice as far as days usually do. On less than three weeks there is no telling
+                which day is odd, so none is left out.
 
         Raises:
             StforecastError: what `check_series` raises; TIME_FREQ if the step neither divides a day nor is whole days.
@@ -599,12 +600,14 @@ def _fit_average(series: xr.Dataset, step: np.timedelta64, *, robust: bool = Fal
     rows = slots_of_week(times_of(series), slot_length)
     slots = int(DAY / slot_length)
     tables = {name: _slot_means(series[name], time, rows, slots) for name in series.data_vars}
-    if robust:
+    if robust and times_of(series)[-1] - times_of(series)[0] + step >= _LEAST_FOR_ODD_DAYS:
         medians = {name: _slot_medians(series[name], time, rows, means) for name, means in tables.items()}
         typical = HistoricalAverage(_tables(series, ("weekday", "slot"), medians), slot_length)
         is_usual = _day_weights(series, typical) >= _LEAST_USUAL
         usual = {name: series[name].isel({time: is_usual}) for name in series.data_vars}
-        tables = {name: _slot_means(some, time, rows[is_usual], slots) for name, some in usual.items()}
+        without = {name: _slot_means(some, time, rows[is_usual], slots) for name, some in usual.items()}
+        # What was seen on odd days alone is known from nothing else.
+        tables = {name: np.where(np.isnan(without[name]), means, without[name]) for name, means in tables.items()}
     return HistoricalAverage(_tables(series, ("weekday", "slot"), tables), slot_length)
 
 
@@ -709,6 +712,9 @@ def _pairs(times: Times, origins: Times, lead: np.timedelta64) -> tuple[Position
 _MOST_FEATURES = 48
 # A day's weight, see `_day_weights`, is this where it departs twice as far as the median day does.
 _LEAST_USUAL = 1 / (1 + 2**2)
+# Of two days of a weekday both are as far from their median.
+_LEAST_FOR_ODD_DAYS = 21 * DAY
+_TINY = 1e-300
 _RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
@@ -875,18 +881,27 @@ def _by_variable(values: Floats, shapes: dict[Any, tuple[int, ...]]) -> dict[Any
 def _day_weights(series: xr.Dataset, cycle: Cycle) -> Floats:
     """The weight of each frame, by how far its day departs from the cycle: a half where it does so by the median.
 
+    NaNs are left out.
+
     Days, and not frames, because what makes a day unlike others lasts for hours.
     """
     (time,) = find_dims(series, "T")
-    times, squares = times_of(series), np.zeros(series.sizes[time])
+    times = times_of(series)
+    squares, counts = np.zeros(len(times)), np.zeros(len(times))
     for name in series.data_vars:
         own = np.zeros(len(times))
         for rows in blocks_of(series[name], time):
             anomalies = _read(series[name], time, rows) - cycle.at(str(name), times[rows])
-            own[rows] = np.square(anomalies).mean(axis=tuple(range(1, anomalies.ndim)))
-        squares += own / max(own.mean(), 1e-300)
+            over, is_there = tuple(range(1, anomalies.ndim)), ~np.isnan(anomalies)
+            sums = np.where(is_there, np.square(anomalies), 0.0).sum(axis=over)
+            own[rows] = _mean(sums, is_there.sum(axis=over).astype(np.float64), otherwise=np.array(np.nan))
+        is_seen = ~np.isnan(own)
+        squares[is_seen] += own[is_seen] / max(own[is_seen].mean() if is_seen.any() else 0.0, _TINY)
+        counts += is_seen
     _, day = np.unique(times.astype("datetime64[D]"), return_inverse=True)
-    by_day = np.bincount(day, squares) / np.bincount(day)
-    median = float(np.median(by_day))
-    weights: Floats = (median / (by_day + median + 1e-300))[day]
+    sums, seen = (np.bincount(day, some).astype(np.float64) for some in (squares, counts))
+    by_day = _mean(sums, seen, otherwise=np.array(0.0))
+    median = float(np.median(by_day[seen > 0])) if seen.any() else 0.0
+    # Where most days do not depart at all, a half is still the weight of those.
+    weights: Floats = ((median + _TINY) / (by_day + median + 2 * _TINY))[day]
     return weights

@@ -471,6 +471,51 @@ def test_an_odd_day_has_no_part_in_a_robust_average() -> None:
     xr.testing.assert_allclose(HistoricalAverage.fit(city, robust=True).means, HistoricalAverage.fit(city).means)
 
 
+def test_robust_averages_leave_nans_out() -> None:
+    city = make_city(48 * 28)
+    without = city.copy(deep=True)
+    without["inflow"][5] = np.nan
+    without["outflow"][:, 2, 1] = np.nan
+    averages, whole = (HistoricalAverage.fit(some, robust=True).means for some in (without, city))
+    assert np.isnan(averages["outflow"][..., 2, 1]).all()
+    assert not np.isnan(averages["outflow"].where(averages["outflow"].row != 2, drop=True)).any()
+    others = [slot for slot in range(48) if slot != 5]
+    xr.testing.assert_allclose(averages["inflow"].isel(slot=others), whole["inflow"].isel(slot=others))
+
+
+@pytest.mark.parametrize("frames", [24 * 8, 24 * 9, 24 * 16, 24 * 28])
+def test_a_series_that_repeats_itself_has_its_cycle_as_robust_average(frames: int) -> None:
+    city = make_city(48 * 7)
+    repeated = city.isel(time=np.arange(2 * frames) % (48 * 7)).assign_coords(
+        time=("time", make_times(2 * frames, step="30m", start="2016-01-04"), city["time"].attrs)
+    )
+    averages = HistoricalAverage.fit(repeated, robust=True)
+    np.testing.assert_allclose(averages.at("inflow", city["time"].to_numpy()), city["inflow"], rtol=1e-6)
+    fitted = LaggedRegression.fit(repeated, horizon=2, history=2, robust=True)
+    assert np.isfinite(fitted.error["inflow"]).all()
+
+
+def test_on_days_that_mostly_keep_to_the_cycle_the_others_are_left_out() -> None:
+    quiet = make_city(48 * 28)
+    for name in quiet:
+        quiet[name][:] = quiet[name][:48].to_numpy()[np.arange(48 * 28) % 48]
+    blizzard = quiet.copy(deep=True)
+    blizzard["inflow"][48 * 9 : 48 * 10] = 0
+    xr.testing.assert_allclose(
+        HistoricalAverage.fit(blizzard, robust=True).means, HistoricalAverage.fit(quiet, robust=True).means
+    )
+
+
+def test_what_only_odd_days_have_shown_is_kept() -> None:
+    # Its nights were recorded on the one day of the blizzard alone.
+    city = make_city(48 * 28)
+    city["inflow"][48 * 9 : 48 * 10] = 500
+    rows = np.arange(48 * 28)
+    city = city.isel(time=(rows % 48 >= 10) | (rows // 48 == 9))
+    averages = HistoricalAverage.fit(city, robust=True).means
+    assert np.isfinite(averages["inflow"]).all()
+
+
 def test_a_regression_on_one_frame_is_damped_anomaly_persistence() -> None:
     series = make_series(300, seed=3)
     regression = LaggedRegression.fit(series, horizon=3, history=1)
