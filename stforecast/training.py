@@ -331,6 +331,14 @@ class _KeepBest(Callback):
         self.best_epoch, self.seconds = state_dict["best_epoch"], state_dict["seconds"]
 
 
+class _Patience(EarlyStopping):
+    """Ends a fit that gets no better, and one at once that had ended so and is begun again."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
 class _Checkpoints(Callback):
     """Saves where a fit is: after each epoch, each minute, and when it is asked to end.
 
@@ -463,7 +471,10 @@ def train(
     if config.weight_averaging:
         callbacks.append(_averaging(config.weight_averaging))
     if config.patience is not None:
-        callbacks.append(EarlyStopping("validation_loss", patience=config.patience, check_finite=False))
+        # Behind the validation: at an epoch's end Lightning would judge it only after its checkpoint is written.
+        callbacks.append(
+            _Patience("validation_loss", patience=config.patience, check_finite=False, check_on_train_epoch_end=False)
+        )
     checkpoints = None if run is None else _Checkpoints(run)
     if checkpoints is not None:
         callbacks.append(checkpoints)

@@ -228,6 +228,37 @@ def test_patience_ends_a_fit_that_gets_no_better(stored: xr.Dataset) -> None:
     assert len(training["validation_loss"]) == training["best_epoch"] + 3 < 60
 
 
+@pytest.mark.parametrize("averaging", [0.0, 0.5])
+def test_a_run_that_patience_ended_gives_the_same_model_again(
+    tmp_path: Path, stored: xr.Dataset, averaging: float
+) -> None:
+    # A rate so high that some epoch soon is worse than the one before.
+    impatient = TrainingConfig(
+        epochs=12, batch_size=8, learning_rate=1.0, schedule="constant", patience=1, weight_averaging=averaging
+    )
+    first, again = (fitted(stored, impatient, run=tmp_path / "run") for _ in range(2))
+    assert len(first.training["validation_loss"]) < 12
+    assert again.training["validation_loss"] == first.training["validation_loss"]
+    assert again.weights_hash() == first.weights_hash()
+
+
+@pytest.mark.parametrize("after", [7, 14, 21])
+def test_patience_is_as_long_in_a_fit_that_goes_on(
+    tmp_path: Path, stored: xr.Dataset, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    # Nothing is learnt at such a rate, so the first epoch stays the best but for rounding.
+    config = TrainingConfig(epochs=8, batch_size=8, learning_rate=1e-12, patience=3)
+    whole = fitted(stored, config)
+    with pytest.raises(Stop):
+        fitted(stored, config, run=tmp_path / "run", lightning={"callbacks": [StopAt(after + 1)]})
+    latest = max((tmp_path / "run" / "checkpoints").iterdir())
+    # What is left is the checkpoint of the epoch's end.
+    latest.unlink()
+    resumed = fitted(stored, config, run=tmp_path / "run")
+    assert resumed.training["validation_loss"] == whole.training["validation_loss"]
+
+
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant", "cosine"])
 def test_each_schedule_has_its_highest_rate(tmp_path: Path, stored: xr.Dataset, schedule: str) -> None:
     config = TrainingConfig(epochs=4, batch_size=8, learning_rate=0.01, schedule=schedule)
