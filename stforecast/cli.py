@@ -1,7 +1,6 @@
 """The command line: verbs that each call one public function."""
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from rich.console import Console
 
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.files import check_writable
 from stforecast.grid import Grid
 from stforecast.split import PARTS, Split, parse_period
 from stforecast.store import is_store
@@ -376,12 +376,7 @@ def _check_output(path: Path, *endings: str) -> None:
     """Refuse a path that cannot be written, before the work and not after it."""
     if endings and path.suffix not in endings:
         raise StforecastError(ErrorKind.ARGUMENT, f"{path} should end in {' or '.join(endings)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StforecastError(ErrorKind.PERMISSION, f"the folder of {path} cannot be made: {error}") from error
-    if not os.access(path.parent, os.W_OK):
-        raise StforecastError(ErrorKind.PERMISSION, f"the folder of {path} cannot be written by this user")
+    check_writable(path.parent)
 
 
 def _load_forecast(path: Path) -> xr.Dataset:

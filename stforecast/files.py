@@ -42,6 +42,20 @@ def replacing(path: Path) -> Iterator[Path]:
     confirm(path.parent, path)
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder that files are going to be written into, before the work that they are of and not after it.
+
+    Raises:
+        StforecastError: PERMISSION if it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StforecastError(ErrorKind.PERMISSION, f"the folder {folder} cannot be made: {error}") from error
+    if not os.access(folder, os.W_OK):
+        raise StforecastError(ErrorKind.PERMISSION, f"the folder {folder} cannot be written by this user")
+
+
 def make_durable(path: Path) -> None:
     """Flush a file, or every file and folder of a tree, to the disk."""
     if not path.is_dir():

@@ -6,6 +6,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from torch import nn
 from stforecast.allocation import keep_freed_memory
 from stforecast.channels import Channels, Frames, Variable
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import replacing, sha256
+from stforecast.files import check_writable, replacing, sha256
 from stforecast.grid import (
     Grid,
     Positions,
@@ -56,13 +57,13 @@ from stforecast.windows import (
 
 if TYPE_CHECKING:
     from stforecast.presets import PresetName
-    from stforecast.training import Run, TrainingConfig
+    from stforecast.training import TrainingConfig
 
 # What is subtracted and what it is divided by, a number or one per level.
 Statistics = tuple[npt.ArrayLike, npt.ArrayLike]
 
 MODEL_VERSION = 2
-WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
+WEIGHTS_FILE, MODEL_FILE, RUN_FILE = "weights.safetensors", "model.json", "run.json"
 
 
 @dataclass(frozen=True)
@@ -500,8 +501,8 @@ def fit(
         horizon: how many frames it learns to forecast; as the preset says, or 12.
         network: its size, and what it is told.
         training: epochs, batch size, learning rate, loss and seed.
-        memory_limit: bytes that frames and batches may take; half of what is free by default. The order in which a
-            streamed store is learnt from follows from it, and so do the weights.
+        memory_limit: bytes that frames and batches may take; by default what a run was begun with, else half of what is
+            free. The order in which a streamed store is learnt from follows from it, and so do the weights.
         run: a folder for checkpoints (each minute and epoch, the last two), run.json (what was asked for, of which
             data, with which versions), metrics.csv (losses by epoch) and loss_curve.png. A fit that was interrupted
             there is gone on with, to the same weights bit by bit on the same machine and number of threads.
@@ -513,12 +514,15 @@ def fit(
         StforecastError: ARGUMENT for a series without split and statistics; TIME_SHORT, naming the part, if a part has
             not one whole window; MEMORY_BUDGET, naming what it takes, if a series that was not given by its store's
             path does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED if the
-            loss stops being finite; RESUME_MISMATCH, naming what differs, if the run was begun otherwise.
+            loss stops being finite; RESUME_MISMATCH, naming what differs, if the run was begun otherwise; PERMISSION
+            for a run's folder that cannot be made or written.
     """
     # Lightning takes seconds to import, and a forecast does without it.
     from stforecast.presets import Preset, preset_of
     from stforecast.training import Run, TrainingConfig, train
 
+    if run is not None:
+        check_writable(Path(run))
     chosen = Preset(12, 12, NetworkConfig(), TrainingConfig()) if preset is None else preset_of(preset)
     history = chosen.history if history is None else history
     horizon = chosen.horizon if horizon is None else horizon
@@ -534,7 +538,7 @@ def fit(
     horizons = {"train": horizon * config.rollout_steps, "validation": horizon}
     starts = {part: _part_starts(times, step, history, length, part, rows[part]) for part, length in horizons.items()}
     channels = Channels.of(opened)
-    memory_limit = psutil.virtual_memory().available // 2 if memory_limit is None else memory_limit
+    memory_limit = _memory_limit_of(run) if memory_limit is None else memory_limit
     cut = {
         part: Cut(starts[part], history, length, config.batch_size, config.seed if part == "train" else None)
         for part, length in horizons.items()
@@ -557,8 +561,11 @@ def fit(
     if run is not None:
         asked = {"network": asdict(size), "training": asdict(config), "history": history, "horizon": horizon}
         data = _data_digest(opened, windows["train"])
-        begun = Run(Path(run), _flat(asked) | {"data": data} | {f"version {k}": v for k, v in _versions().items()})
-        _begin_run(begun)
+        # How a store is streamed decides in which order its windows come.
+        streamed = {"streamed within": _limits_of_streams(windows)}
+        fingerprint = _flat(asked | streamed) | {"data": data} | {f"version {k}": v for k, v in _versions().items()}
+        machine = {"platform": platform.platform(), "threads": torch.get_num_threads()}
+        begun = Run(Path(run), fingerprint, {"memory_limit": memory_limit} | machine)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         built = shape.build(size, Grid.of(opened))
@@ -597,9 +604,7 @@ def fit(
             **asdict(record),
             "windows": {part: len(some) for part, some in starts.items()},
             "windows_cut_by_gaps": lost,
-            "streamed_within": {
-                part: some.memory_limit for part, some in windows.items() if isinstance(some, StreamedWindows)
-            },
+            "streamed_within": _limits_of_streams(windows),
             "versions": _versions(),
         },
     )
@@ -754,11 +759,17 @@ def _data_digest(opened: xr.Dataset, windows: Windows) -> str:
     return digest.hexdigest()
 
 
-def _begin_run(run: "Run") -> None:
-    """Write down what a run is: what was asked for, the data, the versions and the machine."""
-    machine = {"platform": platform.platform(), "threads": torch.get_num_threads()}
-    with replacing(run.folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(dict(run.fingerprint) | machine, indent=2) + "\n")
+def _memory_limit_of(run: str | Path | None) -> int:
+    """What the frames of a run may take: as it was begun with, or half of what is free."""
+    if run is not None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads((Path(run) / RUN_FILE).read_bytes())["memory_limit"])
+    return psutil.virtual_memory().available // 2
+
+
+def _limits_of_streams(windows: Mapping[str, Windows]) -> dict[str, int]:
+    """What the parts that are streamed may take, by name."""
+    return {part: some.memory_limit for part, some in windows.items() if isinstance(some, StreamedWindows)}
 
 
 def _windows_in_memory(

@@ -4,6 +4,7 @@
 
 import csv
 import itertools
+import json
 import logging
 import math
 import signal
@@ -118,15 +119,22 @@ class Run:
         folder: where its files are.
         fingerprint: what decides the result: configuration, data and versions, as plain values by name. A fit goes on
             only from a checkpoint with the same.
+        remarks: what else run.json says; it does not decide.
     """
 
     folder: Path
     fingerprint: Mapping[str, Any]
+    remarks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def checkpoints(self) -> Path:
         """The folder of its checkpoints."""
         return self.folder / "checkpoints"
+
+    def write_down(self) -> None:
+        """Write run.json: what was asked for, the data, the versions and the machine."""
+        with replacing(self.folder / "run.json") as temporary:
+            temporary.write_text(json.dumps(dict(self.fingerprint) | dict(self.remarks), indent=2) + "\n")
 
 
 @dataclass
@@ -494,6 +502,8 @@ def train(
             **{"devices": 1, "logger": False, "log_every_n_steps": 10} | options,
         )
         resumed = None if run is None else latest_checkpoint(run.checkpoints, run.fingerprint)
+        if run is not None and trainer.is_global_zero:
+            run.write_down()
         with nullcontext() if checkpoints is None else checkpoints.catching():
             try:
                 trainer.fit(module, ckpt_path=resumed, weights_only=True)

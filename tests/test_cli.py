@@ -243,7 +243,7 @@ def test_a06_h01_what_another_process_is_writing_is_to_be_tried_later(tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [
-        (("fit", "s.zarr", "/proc/nothing/model"), "the folder of /proc/nothing/model cannot be made", 6),
+        (("fit", "s.zarr", "/proc/nothing/model"), "the folder /proc/nothing cannot be made", 6),
         (("predict", "model", "s.zarr", "picture.png"), "picture.png should end in .nc", 2),
         (("predict", "model", "s.zarr", "f.nc", "--part", "test", "--init", "2016"), "exclude each other", 2),
         (("predict", "model", "s.zarr", "f.nc", "--every", 3), "--every is of use only with --part", 2),

@@ -507,6 +507,22 @@ def test_i12_a_store_larger_than_the_limit_is_learnt_from_as_a_stream(long_store
     np.testing.assert_allclose(streamed.training["validation_loss"], whole.training["validation_loss"], rtol=0.1)
 
 
+def test_a_stream_that_is_gone_on_with_is_read_within_the_same_memory(long_store: Path, tmp_path: Path) -> None:
+    def fitted(folder: str, memory_limit: int | None) -> Forecaster:
+        config = TrainingConfig(epochs=1, batch_size=8)
+        options = {"history": 2, "horizon": 1, "network": SMALL, "training": config}
+        return fit(long_store, run=tmp_path / folder, memory_limit=memory_limit, **options)
+
+    streamed, other = fitted("run", 52_000), fitted("other", 60_000)
+    assert streamed.weights_hash() != other.weights_hash()
+    again = fitted("run", None)
+    assert again.training["streamed_within"] == {"train": 39_000, "validation": 13_000}
+    assert again.weights_hash() == streamed.weights_hash()
+    with pytest.raises(StforecastError, match="streamed within train was 39000, now 45000") as caught:
+        fitted("run", 60_000)
+    assert caught.value.kind == ErrorKind.RESUME_MISMATCH
+
+
 def test_l01_data_that_do_not_fit_in_memory_are_refused_with_what_to_do(long_store: Path) -> None:
     options = {"history": 2, "horizon": 1, "network": SMALL, "training": SHORT}
     with pytest.raises(StforecastError, match=r"take 61,440 bytes, more than the 9,999 .* pass the path") as caught:

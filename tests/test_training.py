@@ -111,14 +111,24 @@ def test_cat_i03_a_run_that_was_begun_otherwise_is_not_gone_on_with(
 ) -> None:
     options = {"history": 4, "horizon": 2, "network": SMALL, "training": CONFIG, "run": tmp_path / "run"}
     fit(stored, **options)
+    described = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(StforecastError, match=words) as caught:
         fit(stored, **options | change)
     assert caught.value.kind == ErrorKind.RESUME_MISMATCH
+    assert (tmp_path / "run" / "run.json").read_bytes() == described
     other = stored + 0.1
     for name in stored.data_vars:
         other[name].attrs = stored[name].attrs
     with pytest.raises(StforecastError, match=r"data was [0-9a-f]+, now [0-9a-f]+\); take what it was begun with"):
         fit(other.assign_attrs(stored.attrs), **options)
+
+
+def test_a_run_that_cannot_be_kept_is_refused_before_anything_is_read(tmp_path: Path, stored: xr.Dataset) -> None:
+    (tmp_path / "file").write_text("taken")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(StforecastError, match="cannot be made") as caught:
+            fitted(stored, run=folder)
+        assert caught.value.kind is ErrorKind.PERMISSION
 
 
 def test_cat_i04_m03_a_damaged_checkpoint_is_passed_over(
