@@ -233,9 +233,12 @@ class _Module(lightning.LightningModule):
 
     def mean_loss(self, part: str) -> float:
         """The mean loss over all windows of a part so far, of all processes; it starts anew afterwards."""
-        gathered = self.all_gather(torch.tensor(self.totals[part], dtype=torch.float64))
-        assert isinstance(gathered, Tensor)
-        total, count = gathered.reshape(-1, 2).sum(dim=0).tolist()
+        total, count = self.totals[part]
+        # Gathering moves to the device, and not every one has float64.
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather(torch.tensor(self.totals[part], dtype=torch.float64))
+            assert isinstance(gathered, Tensor)
+            total, count = gathered.reshape(-1, 2).sum(dim=0).tolist()
         self.totals[part] = [0.0, 0.0]
         return float(total / count) if count else math.nan
 
@@ -363,9 +366,12 @@ class _Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any, **__: Any
     ) -> None:
-        if self.interrupted.is_set() or time.monotonic() - self.saved >= _CHECKPOINT_SECONDS:
+        # Processes that train together save and end together; else they wait for each other for ever.
+        is_one, is_due = trainer.strategy.reduce_boolean_decision, time.monotonic() - self.saved >= _CHECKPOINT_SECONDS
+        is_over = is_one(self.interrupted.is_set(), all=False)
+        if is_one(is_due or is_over, all=False):
             self._save_in_pass(trainer)
-        if self.interrupted.is_set():
+        if is_over:
             raise KeyboardInterrupt
 
     def on_exception(

@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -208,6 +210,21 @@ def test_g07_a_kill_at_any_moment_leaves_a_checkpoint_to_go_on_from(
         for path in (tmp_path / "r" / "checkpoints").glob("*.ckpt"):
             WholeFiles().load_checkpoint(path)
     assert fitted(stored, run=tmp_path / "r").weights_hash() == whole.weights_hash()
+
+
+def test_two_processes_end_with_the_same_weights_whenever_each_would_save(tmp_path: Path, stored: xr.Dataset) -> None:
+    store = next(path for path in Path(stored.encoding["source"]).parents if path.suffix == ".zarr")
+    arguments = [sys.executable, str(Path(__file__).with_name("two_processes.py")), str(store), str(tmp_path)]
+    # A session of its own, so that neither process outlives a fit that hangs.
+    with subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, said = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, said
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
+    assert first == second
 
 
 def test_m05_d09_a_gradient_that_is_not_finite_stops_the_fit(stored: xr.Dataset, monkeypatch) -> None:
