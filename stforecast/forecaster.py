@@ -511,11 +511,11 @@ def fit(
         progress: whether to draw a progress bar.
 
     Raises:
-        StforecastError: ARGUMENT for a series without split and statistics; TIME_SHORT, naming the part, if a part has
-            not one whole window; MEMORY_BUDGET, naming what it takes, if a series that was not given by its store's
-            path does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED if the
-            loss stops being finite; RESUME_MISMATCH, naming what differs, if the run was begun otherwise; PERMISSION
-            for a run's folder that cannot be made or written.
+        StforecastError: ARGUMENT for a series without split and statistics; TIME_FREQ for lags between two steps;
+            TIME_SHORT, naming the part, if a part has not one whole window; MEMORY_BUDGET, naming what it takes, if a
+            series that was not given by its store's path does not fit, or not even a stream; NAN or INF for values that
+            are not finite; TRAIN_DIVERGED if the loss stops being finite; RESUME_MISMATCH, naming what differs, if the
+            run was begun otherwise; PERMISSION for a run's folder that cannot be made or written.
     """
     # Lightning takes seconds to import, and a forecast does without it.
     from stforecast.presets import Preset, preset_of
@@ -533,6 +533,7 @@ def fit(
     opened = _opened(series)
     split, normalization = Split.from_attrs(opened.attrs), Normalization.from_json(opened.attrs["normalization"])
     step = check_series(opened, allow_gaps=True)
+    _check_lags(size, step)
     rows = split.rows(opened["time"].to_numpy())
     times = opened["time"].to_numpy()
     horizons = {"train": horizon * config.rollout_steps, "validation": horizon}
@@ -703,6 +704,17 @@ def _part_starts(times: Times, step: np.timedelta64, history: int, horizon: int,
             f"{show_time(times[rows.start])} to {show_time(times[rows.stop - 1])}",
         )
     return starts
+
+
+def _check_lags(config: NetworkConfig, step: np.timedelta64) -> None:
+    """Refuse lags at which no frame ever is."""
+    between = [lag for lag, time in zip(config.lags, config.lag_times, strict=True) if time % step != np.timedelta64(0)]
+    if between:
+        raise StforecastError(
+            ErrorKind.TIME_FREQ,
+            f"lags of {', '.join(between)} are not whole numbers of the series' steps of {show_step(step)}, so there is "
+            "never a frame; choose others",
+        )
 
 
 def _frames_for_lags(windows: Mapping[str, Windows], config: NetworkConfig) -> dict[str, Any]:

@@ -111,6 +111,13 @@ def test_frames_behind_the_init_time_change_no_forecast(tmp_path: Path) -> None:
     assert not forecaster.predict(spoiled, init_times=init).equals(forecaster.predict(stored, init_times=init))
 
 
+def test_lags_between_two_steps_are_refused(tmp_path: Path) -> None:
+    stored = prepared(make_series(60), tmp_path / "s.zarr")
+    config = replace(GUIDED, lags=("1D", "8h", "45min"))
+    with pytest.raises(StforecastError, match="lags of 8h, 45min are not whole numbers of the series' steps of 6 h"):
+        fit(stored, history=2, horizon=2, network=config, training=SHORT)
+
+
 def test_d01_a_nan_in_an_earlier_frame_is_refused(tmp_path: Path) -> None:
     stored = prepared(make_city(800), tmp_path / "s.zarr")
     forecaster = fit(stored, history=3, horizon=4, network=replace(GUIDED, lags=("1D",)), training=SHORT)
