@@ -38,7 +38,17 @@ ToldBatch = tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]
 
 # What a run that is killed has to do again at most, beside the epoch's validation.
 _CHECKPOINT_SECONDS = 60
-_OUR_OPTIONS = ("max_epochs", "enable_checkpointing", "use_distributed_sampler", "plugins", "gradient_clip_val")
+# Epochs are told apart, judged and gone on with by one validation behind each.
+_OUR_OPTIONS = (
+    "max_epochs",
+    "enable_checkpointing",
+    "use_distributed_sampler",
+    "plugins",
+    "gradient_clip_val",
+    "num_sanity_val_steps",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+)
 
 
 @dataclass(frozen=True)
@@ -493,19 +503,18 @@ def train(
     if checkpoints is not None:
         callbacks.append(checkpoints)
     callbacks += options.pop("callbacks", [])
+    quiet = {"enable_progress_bar": progress, "enable_model_summary": False}
     windows = {"train": training, "validation": validation}
     module = _Module(network, windows, context, config, area, describe)
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=config.epochs,
             callbacks=callbacks,
-            enable_progress_bar=progress,
             enable_checkpointing=False,
-            enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             plugins=[WholeFiles()],
-            **{"devices": 1, "logger": False, "log_every_n_steps": 10} | options,
+            **quiet | {"devices": 1, "logger": False, "log_every_n_steps": 10} | options,
         )
         resumed = None if run is None else latest_checkpoint(run.checkpoints, run.fingerprint)
         if run is not None and trainer.is_global_zero:

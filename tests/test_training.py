@@ -313,6 +313,16 @@ def test_validation_is_weighted_as_training_is(stored: xr.Dataset) -> None:
     assert plain["validation_loss"] != weighted["validation_loss"]
 
 
+@pytest.mark.parametrize("name", ["num_sanity_val_steps", "check_val_every_n_epoch", "val_check_interval"])
+def test_when_a_fit_is_validated_cannot_be_told_to_lightning(stored: xr.Dataset, name: str) -> None:
+    with pytest.raises(StforecastError, match=f"{name} cannot be told to Lightning"):
+        fitted(stored, lightning={name: 1})
+
+
+def test_what_lightning_shows_may_be_told(stored: xr.Dataset) -> None:
+    fitted(stored, replace(CONFIG, epochs=1), lightning={"enable_progress_bar": False, "enable_model_summary": False})
+
+
 def test_what_is_settled_by_the_configuration_cannot_be_told_to_lightning(stored: xr.Dataset) -> None:
     with pytest.raises(StforecastError, match="max_epochs cannot be told to Lightning") as caught:
         fitted(stored, lightning={"max_epochs": 3})
