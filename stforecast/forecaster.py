@@ -194,7 +194,19 @@ class Forecaster:
                 ErrorKind.TIME_FREQ,
                 f"the model steps by {show_step(self.step)} but the series by {show_step(step)}; resample it",
             )
+        self._check_clock(series)
         return self.channels.select(series)
+
+    def _check_clock(self, series: xr.Dataset) -> None:
+        """Refuse times on another clock than the model's, if it is told of the hour."""
+        (time,) = find_dims(series, "T")
+        zone = str(series[time].attrs.get("time_zone", ""))
+        if self.shape.columns is not None and zone != self.shape.columns.time_zone:
+            raise StforecastError(
+                ErrorKind.METADATA,
+                f"the model knows the hour on the clock of {self.shape.columns.time_zone or 'UTC'}, but the series is on "
+                f"that of {zone or 'UTC'}; convert its times, or set the attribute time_zone of {time} if it is wrong",
+            )
 
     def _history_starts(self, times: Times, inits: Times) -> Rows:
         """The row at which each init time's history begins."""
@@ -712,8 +724,8 @@ def _check_lags(config: NetworkConfig, step: np.timedelta64) -> None:
     if between:
         raise StforecastError(
             ErrorKind.TIME_FREQ,
-            f"lags of {', '.join(between)} are not whole numbers of the series' steps of {show_step(step)}, so there is "
-            "never a frame; choose others",
+            f"lags of {', '.join(between)} are not whole numbers of the series' steps of {show_step(step)}, so there "
+            "is never a frame; choose others",
         )
 
 

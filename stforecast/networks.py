@@ -13,6 +13,7 @@ from stforecast.baselines import Climatology, LaggedRegression
 from stforecast.channels import Channels
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, find_dims
+from stforecast.local_time import nonexistent_times
 from stforecast.models.first_guess import Columns, CorrectedFirstGuess, TimeColumns
 from stforecast.models.tau import TAU, ResidualToLastFrame
 from stforecast.normalization import Normalization
@@ -329,4 +330,7 @@ class Context:
         rows = np.searchsorted(self.times, earlier).clip(max=len(self.times) - 1)
         last_seen = wanted[:, self.history - 1, None, None]
         is_there = (self.times[rows] == earlier) & (earlier <= last_seen) & (rows >= self.first_row)
+        if self.columns is not None and self.columns.time_zone:
+            # What a file holds for an hour that the clock skipped is no frame.
+            is_there &= ~np.isin(earlier, nonexistent_times(np.unique(earlier), self.columns.time_zone))
         return rows, is_there

@@ -31,13 +31,14 @@ class Preset:
 # months of half-hourly ones, so the networks are small and see each window few times.
 PRESETS = {
     "weather": Preset(
-        history=8,
+        history=6,
         horizon=12,
         network=NetworkConfig(
-            hidden_spatial=12,
-            hidden_temporal=64,
-            temporal_layers=3,
+            hidden_spatial=8,
+            hidden_temporal=48,
+            temporal_layers=2,
             mlp_ratio=3.0,
+            drop=0.1,
             drop_path=0.1,
             first_guess="regression",
         ),
@@ -46,7 +47,7 @@ PRESETS = {
             batch_size=16,
             learning_rate=2e-3,
             weight_averaging=0.99,
-            weight_decay=0.01,
+            weight_decay=0.05,
             divergence_weight=0.0,
             area_weighted=True,
         ),

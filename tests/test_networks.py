@@ -251,13 +251,18 @@ def test_nothing_is_counted_while_the_clock_skips_an_hour(tmp_path: Path) -> Non
     for name in city.data_vars:
         city[name].loc[{"time": skipped}] = 0
     stored = prepared(city, tmp_path / "s.zarr")
-    forecaster = fit(stored, history=3, horizon=4, network=GUIDED, training=SHORT)
+    config = replace(GUIDED, lags=("1D",))
+    forecaster = fit(stored, history=3, horizon=4, network=config, training=SHORT)
     forecast = forecaster.predict(stored, init_times="2016-03-13T01:00")
     np.testing.assert_allclose(forecast["inflow"].sel(init_time="2016-03-13T01:00")[1:3], 0, atol=1e-4)
     assert (forecast["inflow"][0, [0, 3]] > 0.5).any()
+    # A series on another clock would be taken for other hours.
+    moved = stored.assign_coords(time=stored["time"].assign_attrs(time_zone="Europe/Berlin"))
+    with pytest.raises(StforecastError, match="on the clock of America/New_York, but the series is on that of Europe"):
+        forecaster.predict(moved)
     # What was counted in an hour that was not there says nothing.
     spoiled = stored.copy(deep=True)
     spoiled["inflow"].loc[{"time": skipped}] = 50
-    init = "2016-03-13T03:30"
+    init = ["2016-03-13T03:30", "2016-03-14T01:00"]
     forecasts = [forecaster.predict(some, init_times=init) for some in (spoiled, stored)]
     xr.testing.assert_identical(*forecasts)
