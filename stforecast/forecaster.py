@@ -204,8 +204,8 @@ class Forecaster:
         if self.shape.columns is not None and zone != self.shape.columns.time_zone:
             raise StforecastError(
                 ErrorKind.METADATA,
-                f"the model knows the hour on the clock of {self.shape.columns.time_zone or 'UTC'}, but the series is on "
-                f"that of {zone or 'UTC'}; convert its times, or set the attribute time_zone of {time} if it is wrong",
+                f"the model knows the hour on the clock of {self.shape.columns.time_zone or 'UTC'}, but the series is "
+                f"on that of {zone or 'UTC'}; convert its times, or set the time_zone of {time} if that is wrong",
             )
 
     def _history_starts(self, times: Times, inits: Times) -> Rows:
