@@ -54,12 +54,11 @@ VARIANTS = {
     | {
         "first guess: none, as published": network(**PLAIN),
         "two calls of half the horizon (rollout training)": rolled(2),
-        "divergence 0.1, mean": training(divergence_weight=0.1),
-        "divergence 0.01, sum": training(divergence_weight=0.01, divergence_reduction="sum"),
         "one-cycle schedule": training(schedule="one_cycle"),
-        "history of 4 frames": lambda preset: replace(preset, history=4),
-        "no frames of the day before": network(lags=()),
         "frames of the week before as well": network(lags=("1D", "7D")),
+        "history of 4 frames": lambda preset: replace(preset, history=4),
+        "divergence 0.01, sum": training(divergence_weight=0.01, divergence_reduction="sum"),
+        "no frames of the day before": network(lags=()),
         "no embedding": network(embedding=0),
         "no dropout": network(drop=0.0),
         "twice the widths": network(hidden_spatial=16, hidden_temporal=64),
@@ -78,14 +77,18 @@ def main() -> None:
             sys.exit(f"{path} is not there; set STFORECAST_DATA to the folder of the real series (data/README.md)")
     shutil.rmtree(FOLDER, ignore_errors=True)
     started = time.monotonic()
-    taxi = stf.open_dataset(paths["taxi"], bounds=NEW_YORK, time_zone="America/New_York")
-    sections = [section("taxi", taxi, "traffic"), section("air", stf.open_dataset(paths["air"]), "weather")]
+    ways = {
+        "taxi": ("traffic", {"bounds": NEW_YORK, "time_zone": "America/New_York"}),
+        "air": ("weather", {}),
+    }
+    named = sys.argv[1:] or list(ways)
+    sections = [section(name, stf.open_dataset(paths[name], **ways[name][1]), ways[name][0]) for name in named]
     minutes = (time.monotonic() - started) / 60
     packages = ", ".join(f"{name} {version(name)}" for name in ("stforecast", "torch", "lightning"))
     PAGE.write_text(
         "# What the parts of the presets are worth\n\n"
-        f"Written by `make ablation` (pipelines/ablation.py) in {minutes:.0f} minutes on {os.cpu_count()} CPU cores, "
-        f"Python {platform.python_version()}, {packages}.\n\n"
+        f"Written by `python pipelines/ablation.py {' '.join(named)}` in {minutes:.0f} minutes on {os.cpu_count()} CPU "
+        f"cores, Python {platform.python_version()}, {packages}.\n\n"
         "Root mean square errors over the validation periods, in vehicles over both flows and in kelvin weighted by "
         "area. Each row changes one thing of the preset and keeps its size, windows, epochs and seed. One seed each: "
         "differences below a percent are within what another seed may give. The validation period also chose the "
