@@ -129,11 +129,10 @@ def test_s13_h05_o05_chunks_of_the_input_change_no_byte(tmp_path: Path) -> None:
 
 
 def test_a_callers_distributed_client_gives_the_same_store(tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
-    series = make_series()
-    prepare(series, tmp_path / "a.zarr", fractions(series))
-    with distributed.Client(n_workers=1, threads_per_worker=1, dashboard_address=None, processes=False):
-        prepare(series.chunk(time=5), tmp_path / "b.zarr", fractions(series))
+    pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
+    from on_a_cluster import run
+
+    assert run("client", tmp_path) == "made"
     one, other = (open_store(tmp_path / name).compute() for name in ("a.zarr", "b.zarr"))
     xr.testing.assert_identical(one, other)
 
@@ -352,7 +351,8 @@ def test_no_task_is_at_work_any_more_when_a_failure_is_told(tmp_path: Path) -> N
 
     def work(number: int) -> int:
         began.append(number)
-        if number == 0:
+        # Dask begins them in an order of its own.
+        if number == began[0]:
             raise StforecastError(ErrorKind.NAN, "the first fails at once")
         time.sleep(0.05)
         (tmp_path / str(number)).touch()
@@ -361,5 +361,5 @@ def test_no_task_is_at_work_any_more_when_a_failure_is_told(tmp_path: Path) -> N
     with pytest.raises(StforecastError, match="fails at once"):
         run_tasks([functools.partial(work, number) for number in range(40)], None, stop=tmp_path / "stop")
     files = {path.name for path in tmp_path.iterdir()} - {"stop"}
-    assert files == {str(number) for number in began} - {"0"}
+    assert files == {str(number) for number in began[1:]}
     assert len(began) < 40

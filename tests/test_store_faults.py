@@ -392,7 +392,9 @@ def test_g18_an_interrupted_build_unlocks_leaves_no_store_and_goes_on(
 
 
 INTERRUPTED = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from stforecast.store import layout
 from stforecast import cli
 layout.CHUNK_BYTES, layout.SHARD_BYTES = 2**14, 2**16
