@@ -265,7 +265,8 @@ def test_d02_a_whole_step_or_variable_of_nan_is_named(tmp_path: Path, what: str)
     series = make_series(60, variables=("t2m", "u10"))
     series["u10"][slice(20, 21) if what == "step" else slice(None)] = np.nan
     # A whole variable is NaN in every shard, and any of them may be the first to be looked at.
-    match = "u10 has 24 nan .* first at 2016-01-06T00:00" if what == "step" else "u10 has [0-9]+ nan .* first at 2016-01"
+    of_any = "u10 has [0-9]+ nan .* first at 2016-01"
+    match = "u10 has 24 nan .* first at 2016-01-06T00:00" if what == "step" else of_any
     refused(ErrorKind.NAN, match, lambda: prepare(series, tmp_path / "s", SPLIT))
     if what == "step":
         assert prepare(series, tmp_path / "s", SPLIT, nan="drop").attrs["gaps"] == 1
