@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from real import NEW_YORK
+from real import NEW_YORK, PLAIN
 
 import stforecast as stf
 
@@ -41,7 +41,6 @@ def rolled(steps: int) -> Change:
     return lambda preset: training(rollout_steps=steps)(replace(preset, horizon=preset.horizon // steps))
 
 
-PLAIN = {"first_guess": "none", "lags": (), "embedding": 0, "drop": 0.0}
 LAST_FRAME = PLAIN | {"first_guess": "last_frame"}
 
 BOTH: dict[str, Change] = {

@@ -6,7 +6,6 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +62,7 @@ if TYPE_CHECKING:
 Statistics = tuple[npt.ArrayLike, npt.ArrayLike]
 
 MODEL_VERSION = 2
-WEIGHTS_FILE, MODEL_FILE, RUN_FILE = "weights.safetensors", "model.json", "run.json"
+WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
 
 
 @dataclass(frozen=True)
@@ -550,8 +549,11 @@ def fit(
     times = opened["time"].to_numpy()
     horizons = {"train": horizon * config.rollout_steps, "validation": horizon}
     starts = {part: _part_starts(times, step, history, length, part, rows[part]) for part, length in horizons.items()}
-    channels = Channels.of(opened)
-    memory_limit = _memory_limit_of(run) if memory_limit is None else memory_limit
+    channels, grid = Channels.of(opened), Grid.of(opened)
+    if memory_limit is None and run is not None:
+        memory_limit = Run.memory_limit_of(Path(run))
+    if memory_limit is None:
+        memory_limit = psutil.virtual_memory().available // 2
     cut = {
         part: Cut(starts[part], history, length, config.batch_size, config.seed if part == "train" else None)
         for part, length in horizons.items()
@@ -569,7 +571,7 @@ def fit(
         context = replace(context, columns=tables.columns, **_frames_for_lags(windows, size))
     area = None
     if config.area_weighted:
-        area = torch.from_numpy(Grid.of(opened).cell_area().to_numpy().astype(np.float32))[:, None]
+        area = torch.from_numpy(grid.cell_area().to_numpy().astype(np.float32))[:, None]
     begun = None
     if run is not None:
         asked = {"network": asdict(size), "training": asdict(config), "history": history, "horizon": horizon}
@@ -581,7 +583,7 @@ def fit(
         begun = Run(Path(run), fingerprint, {"memory_limit": memory_limit} | machine)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        built = shape.build(size, Grid.of(opened))
+        built = shape.build(size, grid)
         if shape.columns is not None:
             tables.fill(built)
         record = train(
@@ -606,7 +608,7 @@ def fit(
         config=size,
         shape=shape,
         channels=channels,
-        grid=Grid.of(opened),
+        grid=grid,
         step=step,
         history=history,
         horizon=horizon,
@@ -781,14 +783,6 @@ def _data_digest(opened: xr.Dataset, windows: Windows) -> str:
     else:
         digest.update((Path(opened.encoding["source"]).parent / MANIFEST).read_bytes())
     return digest.hexdigest()
-
-
-def _memory_limit_of(run: str | Path | None) -> int:
-    """What the frames of a run may take: as it was begun with, or half of what is free."""
-    if run is not None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return int(json.loads((Path(run) / RUN_FILE).read_bytes())["memory_limit"])
-    return psutil.virtual_memory().available // 2
 
 
 def _limits_of_streams(windows: Mapping[str, Windows]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -36,6 +36,7 @@ Schedule = Literal["cosine", "one_cycle", "constant"]
 Weights = dict[str, Tensor]
 ToldBatch = tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]
 
+_RUN_FILE = "run.json"
 # What a run that is killed has to do again at most, beside the epoch's validation.
 _CHECKPOINT_SECONDS = 60
 # Epochs are told apart, judged and gone on with by one validation behind each.
@@ -141,9 +142,16 @@ class Run:
         """The folder of its checkpoints."""
         return self.folder / "checkpoints"
 
+    @staticmethod
+    def memory_limit_of(folder: Path) -> int | None:
+        """The memory limit that a run was begun with, if there is one to go on with."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads((folder / _RUN_FILE).read_bytes())["memory_limit"])
+        return None
+
     def write_down(self) -> None:
         """Write run.json: what was asked for, the data, the versions and the machine."""
-        with replacing(self.folder / "run.json") as temporary:
+        with replacing(self.folder / _RUN_FILE) as temporary:
             temporary.write_text(json.dumps(dict(self.fingerprint) | dict(self.remarks), indent=2) + "\n")
 
 
