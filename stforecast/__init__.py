@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stforecast import baselines, plot, verification
     from stforecast.errors import ErrorKind, StforecastError
-    from stforecast.forecaster import Forecaster, fit, predict
+    from stforecast.fitting import fit
+    from stforecast.forecaster import Forecaster, predict
     from stforecast.forecasts import open_forecast, write_forecast
     from stforecast.harmonisation import harmonise
     from stforecast.inspection import inspect
@@ -33,7 +34,7 @@ _HOMES = {
     "append": "store",
     "baselines": "",
     "evaluate": "verification",
-    "fit": "forecaster",
+    "fit": "fitting",
     "harmonise": "harmonisation",
     "inspect": "inspection",
     "open_dataset": "sources",

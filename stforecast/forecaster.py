@@ -1,6 +1,5 @@
-"""The bridge between labelled series and networks: fit, predict, save and load."""
+"""The bridge between labelled series and networks: predict, save and load."""
 
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import safetensors.torch
 import torch
 import xarray as xr
@@ -21,7 +19,7 @@ from torch import nn
 from stforecast.allocation import keep_freed_memory
 from stforecast.channels import Channels, Frames, Variable
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import check_writable, replacing, sha256
+from stforecast.files import replacing, sha256
 from stforecast.grid import (
     Grid,
     Positions,
@@ -35,28 +33,19 @@ from stforecast.grid import (
 from stforecast.models.inference import Backend, CheckedNetwork
 from stforecast.models.openstl import Checkpoint
 from stforecast.models.tau import rollout
-from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
+from stforecast.networks import Context, NetworkConfig, NetworkShape
 from stforecast.normalization import Normalization, Scaling
 from stforecast.split import PARTS, Split, frames_in
 from stforecast.store import open_store
-from stforecast.store.versions import MANIFEST
 from stforecast.time_axis import Times, check_gaps, parse_times, show_step, show_time
 from stforecast.windows import (
     Rows,
-    StoredFrames,
-    StreamedWindows,
     WindowLoader,
-    Windows,
-    fits_in_memory,
-    rows_of_windows,
-    stored_windows,
     window_starts,
-    windows_cut_by_gaps,
 )
 
 if TYPE_CHECKING:
-    from stforecast.presets import PresetName
-    from stforecast.training import TrainingConfig
+    pass
 
 # What is subtracted and what it is divided by, a number or one per level.
 Statistics = tuple[npt.ArrayLike, npt.ArrayLike]
@@ -444,7 +433,7 @@ class Forecaster:
             horizon=horizon or history,
             normalization=normalization,
             split=split or Split.from_attrs(opened.attrs),
-            training={"imported_from": Path(path).name, "sha256": checkpoint.sha256, "versions": _versions()},
+            training={"imported_from": Path(path).name, "sha256": checkpoint.sha256, "versions": versions_in_use()},
         )
 
     @classmethod
@@ -486,145 +475,6 @@ class Forecaster:
             ) from error
 
 
-def fit(
-    series: str | Path | xr.Dataset,
-    *,
-    preset: "PresetName | None" = None,
-    history: int | None = None,
-    horizon: int | None = None,
-    network: NetworkConfig | None = None,
-    training: "TrainingConfig | None" = None,
-    memory_limit: int | None = None,
-    run: str | Path | None = None,
-    lightning: Mapping[str, Any] | None = None,
-    progress: bool = False,
-) -> Forecaster:
-    """A forecaster fitted on the training period of a prepared series; its validation period chose the weights.
-
-    No window touches the test period. A store given by its path is read once if its frames fit in memory, and streamed
-    at each pass if not.
-
-    Args:
-        series: a store that `prepare` made, by path or as `open_store` opened it.
-        preset: "weather" or "traffic", what did best on such data; see `stforecast.presets`. Without one the published
-            network learns to forecast the change since the last frame.
-        history: how many frames the network sees; as the preset says, or 12.
-        horizon: how many frames it learns to forecast; as the preset says, or 12.
-        network: its size, and what it is told.
-        training: epochs, batch size, learning rate, loss and seed.
-        memory_limit: bytes that frames and batches may take; by default what a run was begun with, else half of what is
-            free. The order in which a streamed store is learnt from follows from it, and so do the weights.
-        run: a folder for checkpoints (each minute and epoch, the last two), run.json (what was asked for, of which
-            data, with which versions), metrics.csv (losses by epoch) and loss_curve.png. A fit that was interrupted
-            there is gone on with, to the same weights bit by bit on the same machine and number of threads.
-        lightning: what to tell `lightning.Trainer` besides, e.g. {"devices": 2, "strategy": "ddp"}, {"precision":
-            "bf16-mixed"} or {"logger": TensorBoardLogger("logs")}.
-        progress: whether to draw a progress bar.
-
-    Raises:
-        StforecastError: ARGUMENT for a series without split and statistics; TIME_FREQ for lags between two steps;
-            TIME_SHORT, naming the part, if a part has not one whole window; MEMORY_BUDGET, naming what it takes, if a
-            series that was not given by its store's path does not fit, or not even a stream; NAN or INF for values that
-            are not finite; TRAIN_DIVERGED if the loss stops being finite; RESUME_MISMATCH, naming what differs, if the
-            run was begun otherwise; PERMISSION for a run's folder that cannot be made or written.
-    """
-    # Lightning takes seconds to import, and a forecast does without it.
-    from stforecast.presets import Preset, preset_of
-    from stforecast.training import Run, TrainingConfig, train
-
-    if run is not None:
-        check_writable(Path(run))
-    chosen = Preset(12, 12, NetworkConfig(), TrainingConfig()) if preset is None else preset_of(preset)
-    history = chosen.history if history is None else history
-    horizon = chosen.horizon if horizon is None else horizon
-    for name, value in (("history", history), ("horizon", horizon)):
-        if value < 1:
-            raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
-    config, size = training or chosen.training, network or chosen.network
-    opened = _opened(series)
-    split, normalization = Split.from_attrs(opened.attrs), Normalization.from_json(opened.attrs["normalization"])
-    step = check_series(opened, allow_gaps=True)
-    _check_lags(size, step)
-    rows = split.rows(opened["time"].to_numpy())
-    times = opened["time"].to_numpy()
-    horizons = {"train": horizon * config.rollout_steps, "validation": horizon}
-    starts = {part: _part_starts(times, step, history, length, part, rows[part]) for part, length in horizons.items()}
-    channels, grid = Channels.of(opened), Grid.of(opened)
-    if memory_limit is None and run is not None:
-        memory_limit = Run.memory_limit_of(Path(run))
-    if memory_limit is None:
-        memory_limit = psutil.virtual_memory().available // 2
-    cut = {
-        part: Cut(starts[part], history, length, config.batch_size, config.seed if part == "train" else None)
-        for part, length in horizons.items()
-    }
-    if isinstance(series, xr.Dataset):
-        windows = _windows_in_memory(opened, channels, normalization, cut, memory_limit)
-    else:
-        windows = _windows_of_store(Path(opened.encoding["source"]), channels, cut, memory_limit)
-    shape = NetworkShape(history, horizon, len(channels))
-    context = Context(times, step, history, None, size.lag_times)
-    if size.first_guess == "regression":
-        part = opened.isel(time=rows["train"])
-        tables = Tables.of(part, normalization, channels, history=history, horizon=horizon)
-        shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes), is_joint=tables.is_joint)
-        context = replace(context, columns=tables.columns, **_frames_for_lags(windows, size))
-    area = None
-    if config.area_weighted:
-        area = torch.from_numpy(grid.cell_area().to_numpy().astype(np.float32))[:, None]
-    begun = None
-    if run is not None:
-        asked = {"network": asdict(size), "training": asdict(config), "history": history, "horizon": horizon}
-        data = _data_digest(opened, windows["train"])
-        # How a store is streamed decides in which order its windows come.
-        streamed = {"streamed within": _limits_of_streams(windows)}
-        fingerprint = _flat(asked | streamed) | {"data": data} | {f"version {k}": v for k, v in _versions().items()}
-        machine = {"platform": platform.platform(), "threads": torch.get_num_threads()}
-        begun = Run(Path(run), fingerprint, {"memory_limit": memory_limit} | machine)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        built = shape.build(size, grid)
-        if shape.columns is not None:
-            tables.fill(built)
-        record = train(
-            built,
-            windows["train"],
-            windows["validation"],
-            config,
-            context=context,
-            describe=lambda some: ", ".join(show_time(times[row]) for row in some.tolist()[:3]),
-            area=area,
-            run=begun,
-            trainer_options=lightning,
-            progress=progress,
-        )
-    if begun is not None:
-        from stforecast.plot import save, training_curve
-
-        save(training_curve(asdict(record)), begun.folder / "loss_curve.png")
-    lost = {part: windows_cut_by_gaps(times, step, history + horizons[part], part=rows[part]) for part in starts}
-    return Forecaster(
-        network=built,
-        config=size,
-        shape=shape,
-        channels=channels,
-        grid=grid,
-        step=step,
-        history=history,
-        horizon=horizon,
-        normalization=normalization,
-        split=split,
-        training={
-            "config": asdict(config),
-            **asdict(record),
-            "windows": {part: len(some) for part, some in starts.items()},
-            "windows_cut_by_gaps": lost,
-            "streamed_within": _limits_of_streams(windows),
-            "versions": _versions(),
-        },
-    )
-
-
 def predict(
     dataset: xr.Dataset,
     model: Forecaster | str | Path | None = None,
@@ -654,18 +504,6 @@ def predict(
         )
     forecaster = model if isinstance(model, Forecaster) else Forecaster.load(model)
     return forecaster.predict(dataset, init_times=init_times, horizon=horizon, backend=backend)
-
-
-def _opened(series: str | Path | xr.Dataset) -> xr.Dataset:
-    if not isinstance(series, xr.Dataset):
-        return open_store(series)
-    if not {"split", "normalization"} <= set(series.attrs):
-        raise StforecastError(
-            ErrorKind.ARGUMENT,
-            "the series carries no split and statistics; make a store of it with stforecast.prepare(series, path, "
-            "split) and fit on that",
-        )
-    return series
 
 
 def _known_normalization(
@@ -708,152 +546,6 @@ def _stated_scaling(item: Variable, statistics: Statistics) -> Scaling:
     return Scaling("z-score", location, scale, item.units)
 
 
-def _part_starts(times: Times, step: np.timedelta64, history: int, horizon: int, part: str, rows: slice) -> Rows:
-    starts = window_starts(times, step, history + horizon, part=rows)
-    if not len(starts):
-        raise StforecastError(
-            ErrorKind.TIME_SHORT,
-            f"the {part} period has no whole window: a history of {history} and a horizon of {horizon} need "
-            f"{history + horizon} frames {show_step(step)} apart, it holds {frames_in(rows)} frames from "
-            f"{show_time(times[rows.start])} to {show_time(times[rows.stop - 1])}",
-        )
-    return starts
-
-
-def _check_lags(config: NetworkConfig, step: np.timedelta64) -> None:
-    """Refuse lags at which no frame ever is."""
-    between = [lag for lag, time in zip(config.lags, config.lag_times, strict=True) if time % step != np.timedelta64(0)]
-    if between:
-        raise StforecastError(
-            ErrorKind.TIME_FREQ,
-            f"lags of {', '.join(between)} are not whole numbers of the series' steps of {show_step(step)}, so there "
-            "is never a frame; choose others",
-        )
-
-
-def _frames_for_lags(windows: Mapping[str, Windows], config: NetworkConfig) -> dict[str, Any]:
-    """The frames that earlier ones are taken out of, if the network sees any."""
-    if not config.lags:
-        return {}
-    train, validation = windows["train"], windows["validation"]
-    if not isinstance(train, WindowLoader) or not isinstance(validation, WindowLoader):
-        raise StforecastError(
-            ErrorKind.MEMORY_BUDGET,
-            f"the network is to see frames from {', '.join(config.lags)} before, which is possible only when all "
-            "frames of training and validation are in memory, and they do not fit; raise memory_limit, or leave out "
-            "lags",
-        )
-    assert train.frames is validation.frames
-    return {"frames": train.frames, "first_row": train.first_row}
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How windows are cut out of frames.
-
-    Attributes:
-        starts: their first rows.
-        history: frames that the network sees.
-        horizon: frames that it is to forecast.
-        batch_size: windows a batch.
-        seed: what shuffles them; None for windows in order of time.
-    """
-
-    starts: Rows
-    history: int
-    horizon: int
-    batch_size: int
-    seed: int | None
-
-
-def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values by their full names."""
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        flat |= {f"{name} {inner}": v for inner, v in value.items()} if isinstance(value, Mapping) else {name: value}
-    return json.loads(json.dumps(flat))  # type: ignore[no-any-return]  # tuples become lists, as a file gives them back
-
-
-def _data_digest(opened: xr.Dataset, windows: Windows) -> str:
-    """A sum that tells the data of a fit: what a store's manifest says of it, or the frames themselves."""
-    digest = hashlib.sha256(opened.attrs["normalization"].encode() + opened.attrs["split"].encode())
-    digest.update(opened["time"].to_numpy().tobytes())
-    if isinstance(windows, WindowLoader):
-        digest.update(np.ascontiguousarray(windows.frames.numpy()).data)
-    else:
-        digest.update((Path(opened.encoding["source"]).parent / MANIFEST).read_bytes())
-    return digest.hexdigest()
-
-
-def _limits_of_streams(windows: Mapping[str, Windows]) -> dict[str, int]:
-    """What the parts that are streamed may take, by name."""
-    return {part: some.memory_limit for part, some in windows.items() if isinstance(some, StreamedWindows)}
-
-
-def _windows_in_memory(
-    opened: xr.Dataset,
-    channels: Channels,
-    normalization: Normalization,
-    cut: Mapping[str, Cut],
-    memory_limit: int,
-) -> dict[str, Windows]:
-    """The windows of training and of validation, out of a series that somebody opened."""
-    rows = _rows_of(cut)
-    learnt = opened.isel(time=rows)
-    needed = sum(variable.size * 4 for variable in learnt.data_vars.values())
-    if needed > memory_limit:
-        raise StforecastError(
-            ErrorKind.MEMORY_BUDGET,
-            f"the frames of training and validation take {needed:,} bytes, more than the {memory_limit:,} that they "
-            "may; pass the path of the store, which is streamed then, or raise memory_limit",
-        )
-    learnt = learnt.load()
-    for variable in learnt.data_vars.values():
-        check_finite(variable)
-    frames = torch.from_numpy(channels.stack(normalization.apply(learnt)))
-    return _cut_out_of(frames, rows, cut)
-
-
-def _rows_of(cut: Mapping[str, Cut]) -> slice:
-    """The rows that windows of all parts together reach over."""
-    reach = [rows_of_windows(some.starts, some.history + some.horizon) for some in cut.values()]
-    return slice(min(some.start for some in reach), max(some.stop for some in reach))
-
-
-def _cut_out_of(frames: torch.Tensor, rows: slice, cut: Mapping[str, Cut]) -> dict[str, Windows]:
-    """The windows of all parts out of the same frames."""
-    return {
-        part: WindowLoader(
-            frames, some.starts, some.history, some.horizon, some.batch_size, some.seed, first_row=rows.start
-        )
-        for part, some in cut.items()
-    }
-
-
-def _windows_of_store(group: Path, channels: Channels, cut: Mapping[str, Cut], memory_limit: int) -> dict[str, Windows]:
-    """The windows of training and of validation, read once if they fit in memory together, else streamed."""
-    stored, rows = StoredFrames.open(group, channels.names), _rows_of(cut)
-    length = max(some.history + some.horizon for some in cut.values())
-    batch_size = max(min(some.batch_size, len(some.starts)) for some in cut.values())
-    if fits_in_memory(stored, rows, length, batch_size, memory_limit):
-        return _cut_out_of(stored.load(rows), rows, cut)
-    # Validation is the shorter part by far in any usual split, so what does not fit is mostly training.
-    shares = {"validation": memory_limit // 4, "train": memory_limit - memory_limit // 4}
-    return {
-        part: stored_windows(
-            group,
-            channels.names,
-            some.starts,
-            some.history,
-            some.horizon,
-            some.batch_size,
-            memory_limit=shares[part],
-            seed=some.seed,
-        )
-        for part, some in cut.items()
-    }
-
-
 def _check_output(item: Variable, values: Frames) -> None:
     bad = ~np.isfinite(values)
     if bad.any():
@@ -894,6 +586,7 @@ def _version() -> str:
     return importlib.metadata.version("stforecast")
 
 
-def _versions() -> dict[str, str]:
+def versions_in_use() -> dict[str, str]:
+    """The versions of Python and of the packages that a fitted network depends on, by name."""
     packages = ("stforecast", "torch", "lightning", "numpy", "xarray")
     return {name: importlib.metadata.version(name) for name in packages} | {"python": platform.python_version()}

@@ -12,7 +12,8 @@ from torch import nn
 
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.forecaster import Forecaster, fit, predict
+from stforecast.fitting import fit
+from stforecast.forecaster import Forecaster, predict
 from stforecast.models.inference import Backend
 from stforecast.networks import Context, NetworkConfig
 from stforecast.normalization import Normalization

@@ -23,6 +23,7 @@ STOREYS = (
     {"training"},
     {"presets", "verification", "plot", "inspection", "harmonisation"},
     {"forecaster"},
+    {"fitting"},
     {"operations"},
     {"cli"},
 )

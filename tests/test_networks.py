@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import stforecast as stf
 from stforecast.baselines import LaggedRegression
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.forecaster import Forecaster, fit
+from stforecast.fitting import fit
+from stforecast.forecaster import Forecaster
 from stforecast.grid import Grid
 from stforecast.models.first_guess import CorrectedFirstGuess, TimeColumns
 from stforecast.models.tau import TAU

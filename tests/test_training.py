@@ -22,7 +22,8 @@ from torch import nn
 from stforecast import training
 from stforecast.checkpoints import WholeFiles, latest_checkpoint
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.forecaster import Forecaster, fit
+from stforecast.fitting import fit
+from stforecast.forecaster import Forecaster
 from stforecast.models.losses import forecast_loss, square_error
 from stforecast.networks import NetworkConfig
 from stforecast.split import Split

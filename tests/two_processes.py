@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from stforecast import training
-from stforecast.forecaster import fit
+from stforecast.fitting import fit
 from stforecast.networks import NetworkConfig
 
 
