@@ -7,12 +7,14 @@ if TYPE_CHECKING:
     from stforecast import baselines, plot, verification
     from stforecast.errors import ErrorKind, StforecastError
     from stforecast.fitting import fit
-    from stforecast.forecaster import Forecaster, predict
+    from stforecast.forecaster import Forecaster
     from stforecast.forecasts import open_forecast, write_forecast
     from stforecast.harmonisation import harmonise
     from stforecast.inspection import inspect
     from stforecast.networks import NetworkConfig
+    from stforecast.prediction import predict
     from stforecast.presets import Preset, preset_of
+    from stforecast.pretrained import packaged_models
     from stforecast.sources import open_dataset
     from stforecast.sources.sample import write_sample
     from stforecast.split import Split
@@ -40,8 +42,9 @@ _HOMES = {
     "open_dataset": "sources",
     "open_forecast": "forecasts",
     "open_store": "store",
+    "packaged_models": "pretrained",
     "plot": "",
-    "predict": "forecaster",
+    "predict": "prediction",
     "prepare": "store",
     "score_table": "verification",
     "validate": "store",
@@ -67,6 +70,7 @@ __all__ = [
     "open_dataset",
     "open_forecast",
     "open_store",
+    "packaged_models",
     "plot",
     "predict",
     "prepare",

@@ -8,9 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import axis_of, find_dims
-from stforecast.units import canonical_units
 
 Frames = npt.NDArray[np.float32]
 
@@ -67,21 +65,6 @@ class Channels:
         """The variables' names, in order."""
         return tuple(variable.name for variable in self.variables)
 
-    def select(self, series: xr.Dataset) -> xr.Dataset:
-        """The variables and levels of these channels out of a series that may have more, in this order.
-
-        Raises:
-            StforecastError: CHANNELS if a variable or level is missing; UNITS if one has other units; each named.
-        """
-        missing = [name for name in self.names if name not in series.data_vars]
-        if missing:
-            raise StforecastError(
-                ErrorKind.CHANNELS,
-                f"the model wants {', '.join(self.names)} but the series lacks {', '.join(missing)}; it has "
-                f"{', '.join(map(str, series.data_vars))}",
-            )
-        return xr.Dataset({item.name: _select_levels(series, item) for item in self.variables}, attrs=series.attrs)
-
     def stack(self, series: xr.Dataset) -> Frames:
         """The values of a series of these channels as frames (time, channel, y, x), float32; loads them."""
         time, y, x = find_dims(series, "T", "Y", "X")
@@ -114,35 +97,3 @@ def _variable(series: xr.Dataset, name: Hashable) -> Variable:
     levels = tuple(float(value) for value in series[level].to_numpy()) if level is not None else ()
     level_units = str(series[level].attrs.get("units", "")) if level is not None else ""
     return Variable(str(name), str(variable.attrs["units"]), levels, level_units, kept)
-
-
-def _select_levels(series: xr.Dataset, item: Variable) -> xr.DataArray:
-    variable, level = series[item.name], _level_dim(series, item.name)
-    if canonical_units(variable.attrs["units"]) != canonical_units(item.units):
-        raise StforecastError(
-            ErrorKind.UNITS,
-            f"variable {item.name} is in {variable.attrs['units']!r} but the model was fitted in {item.units!r}; "
-            "convert it first",
-        )
-    if bool(item.levels) != (level is not None):
-        wanted = f"levels {item.levels}" if item.levels else "no levels"
-        raise StforecastError(
-            ErrorKind.CHANNELS,
-            f"variable {item.name} should have {wanted} but has dimensions {tuple(map(str, variable.dims))}",
-        )
-    if level is None:
-        return variable
-    level_units = series[level].attrs.get("units", "")
-    if item.level_units and level_units and canonical_units(level_units) != canonical_units(item.level_units):
-        raise StforecastError(
-            ErrorKind.UNITS,
-            f"the levels of {item.name} are in {level_units!r} but the model was fitted in {item.level_units!r}; "
-            "convert them first",
-        )
-    there = series[level].to_numpy()
-    missing = [f"{value:g}" for value in item.levels if value not in there]
-    if missing:
-        raise StforecastError(
-            ErrorKind.CHANNELS, f"variable {item.name} lacks the level(s) {', '.join(missing)}; it has {there.tolist()}"
-        )
-    return variable.sel({level: list(item.levels)})

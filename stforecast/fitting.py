@@ -5,6 +5,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import check_writable
 from stforecast.forecaster import Forecaster, versions_in_use
 from stforecast.grid import Grid, check_finite, check_series
+from stforecast.guards import Envelope
 from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
 from stforecast.normalization import Normalization
 from stforecast.split import Split, frames_in
@@ -180,6 +182,7 @@ def fit(
             "streamed_within": _limits_of_streams(windows),
             "versions": versions_in_use(),
         },
+        envelope=_envelope(windows["train"], rows["train"]),
     )
 
 
@@ -232,6 +235,26 @@ def _frames_for_lags(windows: Mapping[str, Windows], config: NetworkConfig) -> d
         )
     assert train.frames is validation.frames
     return {"frames": train.frames, "first_row": train.first_row}
+
+
+def _envelope(windows: Windows, train: slice) -> Envelope:
+    """Between which values the frames of the training period lie; of a store that is streamed, block by block."""
+    if isinstance(windows, WindowLoader):
+        # Frames that are in no window are not there.
+        first = max(train.start - windows.first_row, 0)
+        return Envelope.of(windows.frames[first : train.stop - windows.first_row].numpy())
+    assert isinstance(windows, StreamedWindows)
+    blocks = range(train.start, train.stop, _ENVELOPE_FRAMES)
+    return reduce(
+        Envelope.merge,
+        (
+            Envelope.of(windows.stored.load(slice(row, min(row + _ENVELOPE_FRAMES, train.stop))).numpy())
+            for row in blocks
+        ),
+    )
+
+
+_ENVELOPE_FRAMES = 64
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import importlib.metadata
 import json
 import math
 import platform
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +17,14 @@ import torch
 import xarray as xr
 from torch import nn
 
+from stforecast.alignment import Alignment
 from stforecast.allocation import keep_freed_memory
 from stforecast.channels import Channels, Frames, Variable
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing, sha256
-from stforecast.grid import (
-    Grid,
-    Positions,
-    axis_of,
-    check_finite,
-    check_series,
-    find_dims,
-    times_of,
-    with_forecast_times,
-)
+from stforecast.grid import Grid, check_finite, check_series, find_dims, times_of, with_forecast_times
+from stforecast.guards import Envelope, Refuse, as_coordinate, flags_of, refuse_flagged
+from stforecast.limits import check_range
 from stforecast.models.inference import Backend, CheckedNetwork
 from stforecast.models.openstl import Checkpoint
 from stforecast.models.tau import rollout
@@ -38,14 +33,7 @@ from stforecast.normalization import Normalization, Scaling
 from stforecast.split import PARTS, Split, frames_in
 from stforecast.store import open_store
 from stforecast.time_axis import Times, check_gaps, parse_times, show_step, show_time
-from stforecast.windows import (
-    Rows,
-    WindowLoader,
-    window_starts,
-)
-
-if TYPE_CHECKING:
-    pass
+from stforecast.windows import Rows, window_starts
 
 # What is subtracted and what it is divided by, a number or one per level.
 Statistics = tuple[npt.ArrayLike, npt.ArrayLike]
@@ -70,6 +58,7 @@ class Forecaster:
         normalization: the statistics of the training period.
         split: the periods it was fitted, chosen and is to be judged on.
         training: how it was fitted: configuration, losses, windows, versions.
+        envelope: between which values the training period lay; None if that is not known.
     """
 
     network: nn.Module = field(repr=False)
@@ -83,6 +72,7 @@ class Forecaster:
     normalization: Normalization
     split: Split
     training: Mapping[str, Any] = field(repr=False)
+    envelope: Envelope | None = field(default=None, repr=False)
 
     def predict(
         self,
@@ -92,53 +82,65 @@ class Forecaster:
         horizon: int | None = None,
         batch_size: int = 16,
         backend: Backend | None = None,
+        refuse: Refuse = "impossible",
     ) -> xr.Dataset:
         """The forecast (init_time, lead_time, [level,] Y, X) in physical units, from the last frames of a series.
 
-        Dimension names, latitude direction, longitude convention, units and attributes are the caller's. A horizon
-        below the fitted one is a slice of what the network gives, one above it a rollout on its own output. Values are
-        cut at CF's valid_min and valid_max where the training data state them.
+        Names of variables and dimensions, their order, latitude direction, longitude convention, units, float type and
+        attributes are the caller's. A horizon below the fitted one is a slice of what the network gives, one above it a
+        rollout on its own output. Values are cut at CF's valid_min and valid_max where the training data state them.
+        The coordinate quality_flag (init_time, lead_time) says what is wrong with a lead time, 0 for nothing: values
+        that are not finite or cannot be, and fields whose mean or variance is far from all of the training period.
+        All of it is computed at once, in memory; `stforecast.predict` also does it block by block.
 
         Args:
-            series: (time, [level,] Y, X), on the grid, step, variables and units of the fit, with `history` frames
-                before each init time.
+            series: (time, [level,] Y, X) with the step, variables and cells of the fit, and `history` frames before
+                each init time. Variables may have other names that are in use for them and other units; there may be
+                more variables, levels and cells.
             init_times: the last frame seen by each forecast; the last frame of the series by default.
             horizon: how many steps to forecast; as fitted by default.
             batch_size: forecasts computed at once; it bounds memory and changes no result beyond float32 rounding.
             backend: what computes the network: "eager", "folded", "openvino" or "onnx", see
                 `stforecast.models.inference`; it changes no result beyond float32 rounding. By default what repays its
                 preparation.
+            refuse: which forecasts are refused: "impossible" ones, with values that are not finite or cannot be; those
+                that show "drift" besides; or "nothing", and the flags tell.
 
         Raises:
             StforecastError: CHANNELS, UNITS, GRID_SHAPE or TIME_FREQ if the series is not like the one of the fit;
-                TIME_RANGE, TIME_SHORT or TIME_GAP naming the init time that has no whole history; NAN or INF naming
-                variable, time and place; OUTPUT_INVALID if the network's output is not finite; BACKEND if the one asked
-                for is not installed, fails or differs from the network.
+                TIME_RANGE, TIME_SHORT or TIME_GAP naming the init time that has no whole history; NAN, INF, RANGE or
+                STATS naming the variable whose values are not there, cannot be, or are far from all that was fitted on;
+                OUTPUT_INVALID naming what is wrong with the forecast; BACKEND if the one asked for is not installed,
+                fails or differs from the network.
+        """
+        plan = self.plan(series, init_times=init_times, horizon=horizon, batch_size=batch_size, backend=backend)
+        everything = slice(0, len(plan.init_times))
+        forecast, _ = plan.forecast(everything, plan.block(everything).load(), refuse=refuse)
+        return forecast
+
+    def plan(
+        self,
+        series: xr.Dataset,
+        *,
+        init_times: npt.ArrayLike | None = None,
+        horizon: int | None = None,
+        batch_size: int = 16,
+        backend: Backend | None = None,
+    ) -> "Plan":
+        """What `predict` is going to do, checked in all but the values, of which none is read.
+
+        Raises:
+            StforecastError: what `predict` raises before it looks at values.
         """
         horizon = self.horizon if horizon is None else horizon
         for name, value in (("horizon", horizon), ("batch_size", batch_size)):
             if value < 1:
                 raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
-        selected = self._selected(series)
-        time, y, x = find_dims(selected, "T", "Y", "X")
-        times = times_of(selected)
+        alignment = self._aligned(series)
+        times = times_of(alignment.found)
         inits = times[-1:] if init_times is None else parse_times(init_times, name="init_times")
         starts = self._history_starts(times, inits)
-        rows, columns = self.grid.positions_in(Grid.of(selected))
-        earliest = times[starts.min()] - max(self.config.lag_times, default=np.timedelta64(0, "ns"))
-        first, behind = int(np.searchsorted(times, earliest)), int(starts.max()) + self.history
-        block = selected.isel({time: slice(first, behind), y: rows, x: columns}).load()
-        context = self._context(times[first:behind])
-        # Blocks of a rollout are whole, so it may go on behind the horizon.
-        length = self.history + -(-horizon // self.horizon) * self.horizon
-        seen = np.unique((starts - first)[:, None] + np.arange(self.history))
-        seen = np.union1d(seen, context.earlier_rows(starts - first, length))
-        for variable in block.isel({time: seen}).data_vars.values():
-            check_finite(variable)
-        frames = torch.from_numpy(self.channels.stack(self.normalization.apply(block)))
-        context = replace(context, frames=frames)
-        output = self._run(frames, starts - first, horizon, batch_size, context, length, backend)
-        return self._label(output, selected, inits, horizon, (rows, columns))
+        return Plan(self, alignment, times, inits, starts, horizon, batch_size, backend)
 
     def init_times(self, series: xr.Dataset, *, part: str | None = None, horizon: int | None = None) -> Times:
         """The times of a series that have a whole history up to them and `horizon` frames of truth behind them.
@@ -171,19 +173,16 @@ class Forecaster:
         inits: Times = times[starts + self.history - 1]
         return inits
 
-    def _selected(self, series: xr.Dataset) -> xr.Dataset:
-        """The model's variables out of a series, whatever else it has; refused if they are unlike those of the fit."""
-        if not isinstance(series, xr.Dataset):
-            raise TypeError(f"wanted an xarray.Dataset, got {type(series).__name__}")
-        there = [name for name in self.channels.names if name in series.data_vars]
-        step = check_series(series[there], allow_gaps=True) if there else self.step
-        if step != self.step:
+    def _aligned(self, series: xr.Dataset) -> Alignment:
+        """The model's variables and cells out of a series, whatever else it has; refused if they are not there."""
+        alignment = Alignment.of(series, self.channels, self.grid)
+        if alignment.step != self.step:
             raise StforecastError(
                 ErrorKind.TIME_FREQ,
-                f"the model steps by {show_step(self.step)} but the series by {show_step(step)}; resample it",
+                f"the model steps by {show_step(self.step)} but the series by {show_step(alignment.step)}; resample it",
             )
-        self._check_clock(series)
-        return self.channels.select(series)
+        self._check_clock(alignment.found)
+        return alignment
 
     def _check_clock(self, series: xr.Dataset) -> None:
         """Refuse times on another clock than the model's, if it is told of the hour."""
@@ -222,65 +221,9 @@ class Forecaster:
         starts: Rows = rows + 1 - self.history
         return starts
 
-    def _context(self, times: Times) -> Context:
-        """What the network is told of windows on a time axis; the earlier frames are still to come."""
-        return Context(times, self.step, self.history, self.shape.columns, self.config.lag_times)
-
-    def _run(
-        self,
-        frames: torch.Tensor,
-        starts: Rows,
-        horizon: int,
-        batch_size: int,
-        context: Context,
-        length: int,
-        backend: Backend | None,
-    ) -> Frames:
-        """Normalized forecasts (init, lead, channel, y, x) from the windows of frames that begin at `starts`."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        keep_freed_memory()
-        calls = math.ceil(horizon / self.horizon)
-        network = CheckedNetwork(self.network.to(device).eval(), backend, samples=len(starts) * calls)
-        windows = WindowLoader(frames, starts, self.history, 0, batch_size)
-        with torch.inference_mode():
-            batches = [
-                rollout(
-                    network,
-                    history.to(device),
-                    horizon,
-                    fitted_horizon=self.horizon,
-                    context=[some.to(device) for some in context.of(rows.numpy(), length)],
-                ).cpu()
-                for history, _, rows in windows
-            ]
-        self.network.cpu()
-        return torch.cat(batches).numpy()
-
-    def _label(
-        self, output: Frames, selected: xr.Dataset, inits: Times, horizon: int, order: tuple[Positions, Positions]
-    ) -> xr.Dataset:
-        """The network's output as a forecast in the caller's own terms."""
-        time, y, x = find_dims(selected, "T", "Y", "X")
-        # `order` says where the model's rows stand among the caller's; its inverse puts the output back.
-        output = output[..., np.argsort(order[0])[:, None], np.argsort(order[1])]
-        lead_times = self.step.astype("timedelta64[ns]") * np.arange(1, horizon + 1)
-        coords = {name: coord for name, coord in selected.coords.items() if time not in coord.dims}
-        variables = {}
-        for item, values in self.channels.unstack(output, axis=2):
-            variable = selected[item.name]
-            level = [str(dim) for dim in variable.dims if axis_of(selected, dim) == "Z"]
-            physical = self.normalization.variables[item.name].invert(values)
-            _check_output(item, physical)
-            variables[item.name] = (
-                ("init_time", "lead_time", *level, y, x),
-                physical.clip(*item.limits),
-                dict(variable.attrs),
-            )
-        forecast = xr.Dataset(variables, {**coords, "init_time": inits, "lead_time": lead_times}, self._attrs(selected))
-        return with_forecast_times(forecast, time_attrs=selected[time].attrs)
-
-    def _attrs(self, selected: xr.Dataset) -> dict[str, Any]:
-        kept = {key: selected.attrs[key] for key in ("institution", "references", "license") if key in selected.attrs}
+    def attrs_of(self, series: xr.Dataset) -> dict[str, Any]:
+        """The attributes of a forecast that is made of a series."""
+        kept = {key: series.attrs[key] for key in ("institution", "references", "license") if key in series.attrs}
         return kept | {
             "Conventions": "CF-1.11",
             "title": f"Forecast of {', '.join(self.channels.names)}",
@@ -338,6 +281,7 @@ class Forecaster:
             "normalization": json.loads(self.normalization.to_json()),
             "split": json.loads(self.split.to_json()),
             "training": dict(self.training),
+            "envelope": self.envelope and asdict(self.envelope),
         }
 
     @classmethod
@@ -462,6 +406,7 @@ class Forecaster:
                 normalization=Normalization.from_json(json.dumps(described["normalization"])),
                 split=Split(**{part: tuple(described["split"][part]) for part in PARTS}),
                 training=described["training"],
+                envelope=described["envelope"] and Envelope.from_json(described["envelope"]),
             )
         except (KeyError, TypeError) as error:
             raise StforecastError(
@@ -475,35 +420,195 @@ class Forecaster:
             ) from error
 
 
-def predict(
-    dataset: xr.Dataset,
-    model: Forecaster | str | Path | None = None,
-    *,
-    init_times: npt.ArrayLike | None = None,
-    horizon: int | None = None,
-    backend: Backend | None = None,
-) -> xr.Dataset:
-    """The forecast (init_time, lead_time, [level,] Y, X) of a labelled dataset in physical units.
+class Plan:
+    """A forecast that can be made: everything is checked but the values.
 
-    Args:
-        dataset: (time, [level,] Y, X) with units, `history` frames at least.
-        model: a Forecaster or the folder that one was saved in.
-        init_times: the last frame seen by each forecast; the last of the dataset by default.
-        horizon: how many steps to forecast; as the model was fitted by default.
-        backend: what computes the network; chosen by the number of forecasts by default, see `Forecaster.predict`.
+    It is made in parts, some init times and some lead times at once, so that it takes no more memory than is asked for.
+    Plans may be handed to other processes, and parts be made by several threads.
 
-    Raises:
-        StforecastError: ARGUMENT without a model, since none comes with this version; otherwise what
-            `Forecaster.load` and `Forecaster.predict` refuse.
+    Attributes:
+        forecaster: what makes it.
+        alignment: how the caller's series is the model's.
+        times: the times of the series, (time,).
+        init_times: the last frame that each forecast sees, (init_time,).
+        horizon: how many steps are forecast.
     """
-    if model is None:
-        raise StforecastError(
-            ErrorKind.ARGUMENT,
-            "no pretrained model comes with this version of stforecast; fit one, e.g. "
-            "stforecast.fit(store, history=12, horizon=12), and pass it or its folder as model=",
+
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        alignment: Alignment,
+        times: Times,
+        init_times: Times,
+        starts: Rows,
+        horizon: int,
+        batch_size: int,
+        backend: Backend | None,
+    ) -> None:
+        self.forecaster, self.alignment, self.times = forecaster, alignment, times
+        self.init_times, self.horizon = init_times, horizon
+        self._starts, self._batch_size, self._backend = starts, batch_size, backend
+        self._network: CheckedNetwork | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What a runtime made of the network belongs to this process.
+        return self.__dict__ | {"_network": None}
+
+    @property
+    def frame_size(self) -> int:
+        """How many values a frame has."""
+        return len(self.forecaster.channels) * int(np.prod(self.forecaster.grid.shape))
+
+    @property
+    def lead_times(self) -> npt.NDArray[np.timedelta64]:
+        """The lead times, (lead_time,)."""
+        leads: npt.NDArray[np.timedelta64] = self.forecaster.step.astype("timedelta64[ns]") * np.arange(
+            1, self.horizon + 1
         )
-    forecaster = model if isinstance(model, Forecaster) else Forecaster.load(model)
-    return forecaster.predict(dataset, init_times=init_times, horizon=horizon, backend=backend)
+        return leads
+
+    def block(self, inits: slice, leads: slice | None = None) -> xr.Dataset:
+        """The caller's frames, lazily, that some init times need for some lead times."""
+        return self.alignment.found.isel({self.alignment.dims[0]: _as_slice(self._rows(inits, leads))})
+
+    def _rows(self, inits: slice, leads: slice | None) -> Rows:
+        """The rows of the series that some forecasts see, frames of earlier days among them."""
+        first, length = self._reach(leads)
+        starts, history = self._starts[inits], self.forecaster.history
+        earlier = self._context(self.times).earlier_rows(starts, length, first=first)
+        rows: Rows = np.union1d(starts[:, None] + np.arange(history), earlier)
+        return rows
+
+    def _reach(self, leads: slice | None) -> tuple[int, int]:
+        """The first frame of a window that a part of a rollout sees, and how many it reaches over."""
+        leads = slice(0, self.horizon) if leads is None else leads
+        # Calls of the network are whole, so it may go on behind the horizon.
+        calls = math.ceil((leads.stop - leads.start) / self.forecaster.horizon)
+        return leads.start, self.forecaster.history + calls * self.forecaster.horizon
+
+    def _context(self, times: Times, frames: torch.Tensor | None = None) -> Context:
+        model = self.forecaster
+        return Context(times, model.step, model.history, model.shape.columns, model.config.lag_times, frames)
+
+    def forecast(
+        self,
+        inits: slice,
+        block: xr.Dataset,
+        leads: slice | None = None,
+        history: Frames | None = None,
+        *,
+        refuse: Refuse = "impossible",
+    ) -> tuple[xr.Dataset, Frames]:
+        """The forecast from some init times for some lead times, and the frames on which it is gone on with.
+
+        Args:
+            inits: which init times, by position.
+            block: what `block` gives for the same, loaded.
+            leads: which lead times, by position; all by default. A part begins at a multiple of the fitted horizon.
+            history: what the part before gave, (init_time, history, channel, y, x), normalized; without it the history
+                is that of the series.
+            refuse: see `Forecaster.predict`.
+
+        Raises:
+            StforecastError: what `Forecaster.predict` raises of values.
+        """
+        model, leads = self.forecaster, slice(0, self.horizon) if leads is None else leads
+        assert leads.start % model.horizon == 0
+        rows = self._rows(inits, leads)
+        starts = np.searchsorted(rows, self._starts[inits])
+        frames = self._frames(block)
+        if history is None:
+            history = frames[starts[:, None] + np.arange(model.history)]
+        output = self._run(history, starts, self._context(self.times[rows], torch.from_numpy(frames)), leads)
+        seen = np.concatenate([history, output], axis=1)[:, -model.history :]
+        return self._label(output, inits, leads, refuse), seen
+
+    def _frames(self, block: xr.Dataset) -> Frames:
+        """Normalized frames (time, channel, y, x) of the model out of the caller's; refused if they cannot be right."""
+        model = self.forecaster
+        for variable in block.data_vars.values():
+            check_finite(variable)
+        aligned = self.alignment.to_model(block)
+        for variable in aligned.data_vars.values():
+            check_range(variable)
+        frames = model.channels.stack(model.normalization.apply(aligned))
+        if model.envelope is not None:
+            model.envelope.check_input(frames, model.channels)
+        return frames
+
+    def _run(self, history: Frames, starts: Rows, context: Context, leads: slice) -> Frames:
+        """Normalized forecasts (init, lead, channel, y, x) that follow a history."""
+        model, (first, length) = self.forecaster, self._reach(leads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        keep_freed_memory()
+        outputs = []
+        # One at a time: the network is moved, and computes on all cores as it is.
+        with _computing, torch.inference_mode():
+            network = self._prepared(device)
+            for row in range(0, len(starts), self._batch_size):
+                some = slice(row, row + self._batch_size)
+                outputs.append(
+                    rollout(
+                        network,
+                        torch.from_numpy(history[some]).to(device),
+                        leads.stop - leads.start,
+                        fitted_horizon=model.horizon,
+                        context=[told.to(device) for told in context.of(starts[some], length, first=first)],
+                    ).cpu()
+                )
+            model.network.cpu()
+        return torch.cat(outputs).numpy()
+
+    def _prepared(self, device: torch.device) -> CheckedNetwork:
+        network = self.forecaster.network.to(device).eval()
+        if self._network is None:
+            calls = math.ceil(self.horizon / self.forecaster.horizon)
+            self._network = CheckedNetwork(network, self._backend, samples=len(self.init_times) * calls)
+        return self._network
+
+    def _label(self, output: Frames, inits: slice, leads: slice, refuse: Refuse) -> xr.Dataset:
+        """The network's output as a forecast in the caller's own terms."""
+        model = self.forecaster
+        physical = {
+            item.name: model.normalization.variables[item.name].invert(values).clip(*item.limits)
+            for item, values in model.channels.unstack(output, axis=2)
+        }
+        flags = flags_of(model.channels, output, physical, model.envelope)
+        init_times, lead_times = self.init_times[inits], self.lead_times[leads]
+        refuse_flagged(flags, refuse, init_times, lead_times)
+        variables = [self.alignment.to_caller(item, physical[item.name]) for item in model.channels.variables]
+        return self.labelled({str(some.name): some for some in variables}, as_coordinate(flags), init_times, lead_times)
+
+    def labelled(
+        self,
+        variables: Mapping[str, xr.DataArray],
+        flags: xr.Variable,
+        init_times: Times,
+        lead_times: npt.NDArray[np.timedelta64],
+    ) -> xr.Dataset:
+        """Variables (init_time, lead_time, …) with all labels of a forecast: the caller's, and ours."""
+        found, (time, _, _) = self.alignment.found, self.alignment.dims
+        coords = {
+            name: coord
+            for item in self.forecaster.channels.variables
+            for name, coord in self.alignment.template(item).coords.items()
+            if time not in coord.dims and name != time
+        }
+        forecast = xr.Dataset(
+            dict(variables),
+            {**coords, "init_time": init_times, "lead_time": lead_times, "quality_flag": flags},
+            self.forecaster.attrs_of(found),
+        )
+        return with_forecast_times(forecast, time_attrs=found[time].attrs)
+
+
+# Networks are moved between devices, and one that computes uses all cores: one thread at a time.
+_computing = threading.Lock()
+
+
+def _as_slice(rows: Rows) -> Rows | slice:
+    """Rows as a slice where they follow each other: files read those at once."""
+    return slice(int(rows[0]), int(rows[-1]) + 1) if (np.diff(rows) == 1).all() else rows
 
 
 def _known_normalization(
@@ -544,16 +649,6 @@ def _stated_scaling(item: Variable, statistics: Statistics) -> Scaling:
         )
     location, scale = (np.broadcast_to(value, shape).copy() for value in (location, scale))
     return Scaling("z-score", location, scale, item.units)
-
-
-def _check_output(item: Variable, values: Frames) -> None:
-    bad = ~np.isfinite(values)
-    if bad.any():
-        raise StforecastError(
-            ErrorKind.OUTPUT_INVALID,
-            f"the forecast of {item.name} has {int(bad.sum())} values that are not finite, the first at lead "
-            f"{int(np.nonzero(bad)[1][0]) + 1}; shorten the horizon or fit anew",
-        )
 
 
 def _digest(described: Mapping[str, Any]) -> str:

@@ -1,54 +1,94 @@
-"""Forecasts on disk: CF netCDF, written whole or not at all."""
+"""Forecasts on disk, CF netCDF or Zarr, written whole or not at all."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing, unwritten
 from stforecast.grid import check_forecast
+from stforecast.store.layout import TIME_ENCODING, consolidate
 
-_TIME_ENCODING = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian", "dtype": "int64"}
+_TIMES: dict[str, dict[str, Any]] = {
+    "init_time": TIME_ENCODING,
+    "valid_time": TIME_ENCODING,
+    "lead_time": {"units": "seconds", "dtype": "int64"},
+}
 
 
 def write_forecast(forecast: xr.Dataset, path: str | Path) -> Path:
-    """The path of the CF netCDF file that holds the forecast; a file that was there is replaced in one step.
+    """The path of the CF netCDF file or the Zarr group that holds the forecast.
+
+    A file that was there is replaced in one step; a Zarr group that was there is refused. A forecast that is backed by
+    dask is made and written block by block.
 
     Args:
         forecast: (init_time, lead_time, [level,] Y, X), as `predict` gives it.
-        path: the file to write, ending in .nc.
+        path: what to write, ending in .nc or .zarr.
 
     Raises:
-        StforecastError: what `check_forecast` refuses; ARGUMENT for another ending; DISK_FULL, PERMISSION
-            or IO_ERROR, and what was there before is intact.
+        StforecastError: what `check_forecast` refuses; ARGUMENT for another ending; OUTPUT_EXISTS; DISK_FULL,
+            PERMISSION or IO_ERROR, and what was there before is intact.
     """
     path = Path(path)
     check_forecast(forecast)
-    if path.suffix != ".nc":
-        raise StforecastError(ErrorKind.ARGUMENT, f"forecasts are written as netCDF: {path} should end in .nc")
-    encoding: dict[str, dict[str, object]] = {name: dict(_TIME_ENCODING) for name in ("init_time", "valid_time")}
-    encoding["lead_time"] = {"units": "seconds", "dtype": "int64"}
-    encoding |= {str(name): {"zlib": True, "complevel": 1, "dtype": "float32"} for name in forecast.data_vars}
+    if path.suffix not in (".nc", ".zarr"):
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"forecasts are written as netCDF or Zarr: {path} should end in .nc or .zarr"
+        )
+    if path.suffix == ".zarr" and path.exists():
+        raise StforecastError(ErrorKind.OUTPUT_EXISTS, f"{path} is there already; choose another name or remove it")
+    plain = forecast.drop_encoding()
     try:
         with replacing(path) as temporary:
-            forecast.drop_encoding().to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+            if path.suffix == ".zarr":
+                plain.to_zarr(temporary, zarr_format=3, consolidated=False, encoding=_TIMES)
+                consolidate(temporary)
+            else:
+                packed = {str(name): {"zlib": True, "complevel": 1} for name in forecast.data_vars}
+                plain.to_netcdf(temporary, engine="netcdf4", encoding=_TIMES | packed)
     except (OSError, RuntimeError) as error:
         raise unwritten(error, path) from error
     return path
 
 
 def open_forecast(path: str | Path) -> xr.Dataset:
-    """The forecast in a file that `write_forecast` wrote, lazily.
+    """The forecast that `write_forecast` or `predict` wrote, lazily.
 
     Raises:
-        StforecastError: FILE_MISSING; FILE_FORMAT if it is not netCDF; what `check_forecast` refuses.
+        StforecastError: FILE_MISSING; FILE_FORMAT if it is neither netCDF nor Zarr; what `check_forecast` refuses.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise StforecastError(ErrorKind.FILE_MISSING, f"there is no forecast at {path}")
+    forecast: xr.Dataset
     try:
-        forecast = xr.open_dataset(path, engine="netcdf4", decode_timedelta=True)
+        if path.is_dir():
+            forecast = xr.open_zarr(path, decode_timedelta=True)
+        else:
+            forecast = xr.open_dataset(path, engine="netcdf4", decode_timedelta=True)
     except (OSError, ValueError) as error:
-        raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is not a netCDF file that can be read") from error
+        raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is neither netCDF nor Zarr that can be read") from error
     check_forecast(forecast)
     return forecast
+
+
+def write_template(forecast: xr.Dataset, group: Path) -> None:
+    """Write the axes and attributes of a forecast that is backed by dask, and no values; chunks are dask's."""
+    forecast.drop_encoding().to_zarr(group, compute=False, zarr_format=3, consolidated=False, encoding=_TIMES)
+    consolidate(group)
+
+
+def write_region(forecast: xr.Dataset, group: Path, region: Mapping[str, slice]) -> None:
+    """Write the values of whole chunks of a forecast into its template."""
+    values = forecast.reset_coords("quality_flag")
+    values.drop_vars(list(values.coords)).to_zarr(group, region=dict(region), zarr_format=3, consolidated=False)
+
+
+def open_group(group: Path, *, lazily: bool = False) -> xr.Dataset:
+    """A forecast of which not all is written yet; `lazily` in chunks of dask."""
+    chunks: dict[str, int] | None = {} if lazily else None
+    opened: xr.Dataset = xr.open_zarr(group, chunks=chunks, consolidated=False, decode_timedelta=True)
+    return opened

@@ -197,11 +197,16 @@ class Grid:
         )
         return f"{self.shape[0]}x{self.shape[1]} ({axes})"
 
-    def positions_in(self, found: "Grid") -> tuple[Positions, Positions]:
+    def positions_in(self, found: "Grid", *, part: bool = False) -> tuple[Positions, Positions]:
         """Where this grid's rows and columns stand in another that has the same cells in another order.
 
         Latitudes are matched by value, longitudes modulo 360, so a flipped latitude or another longitude convention is
         no difference.
+
+        Args:
+            found: the other grid.
+            part: whether the other may have more cells; rows and columns of a city are no places that tell, so its
+                grid has to be the same.
 
         Returns:
             positions along `found`'s y, (y,), and along its x, (x,).
@@ -210,8 +215,9 @@ class Grid:
             StforecastError: GRID_SHAPE, naming both grids, if the cells do not coincide.
         """
         period = 360.0 if self.is_geographic else None
-        rows = _match(self.y, found.y, None) if self.is_geographic == found.is_geographic else None
-        columns = _match(self.x, found.x, period) if rows is not None else None
+        part = part and self.is_geographic
+        rows = _match(self.y, found.y, None, part) if self.is_geographic == found.is_geographic else None
+        columns = _match(self.x, found.x, period, part) if rows is not None else None
         if rows is None or columns is None:
             raise StforecastError(
                 ErrorKind.GRID_SHAPE, f"wanted the grid {self} but the data have {found}; regrid them or fit anew"
@@ -264,9 +270,11 @@ def _same_values(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
     return bool(np.allclose(first, second, rtol=0, atol=COORDINATE_TOLERANCE * _spacing(first)))
 
 
-def _match(wanted: npt.NDArray[np.float64], found: npt.NDArray[np.float64], period: float | None) -> Positions | None:
-    """Positions of `wanted` values in `found`, or None unless they are the same values in some order."""
-    if len(wanted) != len(found):
+def _match(
+    wanted: npt.NDArray[np.float64], found: npt.NDArray[np.float64], period: float | None, part: bool
+) -> Positions | None:
+    """Positions of `wanted` values in `found`, or None unless they are the same values in some order, or a part."""
+    if len(wanted) > len(found) or (len(wanted) < len(found) and not part):
         return None
     apart = wanted[:, None] - found[None, :]
     if period is not None:

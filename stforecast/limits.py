@@ -10,6 +10,7 @@ from stforecast.units import canonical_units
 # Numbers that files use for a missing value without saying so.
 _SENTINELS = (-9999.0, -999.0, -99999.0, -32768.0, -32767.0, 9999.0, 99999.0)
 _HUGE = 1e15
+_ROUNDING = 1e-6
 
 # By units and standard name or name: wide enough for the whole atmosphere of the Earth, so that only what cannot be is
 # refused: degrees Celsius called kelvin, hectopascal called pascal.
@@ -62,15 +63,17 @@ def check_range(variable: xr.DataArray, *, counts: bool = False) -> None:
     low, high = limits_of(variable)
     low = max(low, 0.0) if counts else low
     least, greatest = float(values.min()), float(values.max())
+    # What was normalized and came back is off by the rounding of float32.
+    rounding = _ROUNDING * max(abs(least), abs(greatest))
     if (
-        least >= low
-        and greatest <= high
+        least >= low - rounding
+        and greatest <= high + rounding
         and greatest < _HUGE
         and least > -_HUGE
         and not _may_be_sentinel(least, greatest)
     ):
         return
-    outside = (values < low) | (values > high) | (np.abs(values) >= _HUGE)
+    outside = (values < low - rounding) | (values > high + rounding) | (np.abs(values) >= _HUGE)
     if not outside.any():
         outside = np.isin(values, _SENTINELS)
         # A value of its own, far from all others, stands for nothing; one among its like is data.

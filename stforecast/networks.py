@@ -291,45 +291,55 @@ class Context:
     frames: torch.Tensor | None = None
     first_row: int = 0
 
-    def of(self, starts: Rows, length: int) -> tuple[torch.Tensor, ...]:
+    def of(self, starts: Rows, length: int, *, first: int = 0) -> tuple[torch.Tensor, ...]:
         """The columns (window, length, k) and earlier frames (window, length, lag, channel, y, x) of windows.
 
         Args:
             starts: the windows' first rows, (window,).
             length: frames of history and horizon together; those of the horizon may be behind the axis.
+            first: the first of a window's frames that is asked for, where a rollout is gone on with.
 
         Returns:
             Nothing for a network that is told nothing; an earlier frame that is absent is NaN.
         """
         if self.columns is None:
             return ()
-        wanted = self.times[starts][:, None] + self.step * np.arange(length)
+        wanted = self._wanted(starts, first, length)
         columns = torch.from_numpy(self.columns.of(wanted))
         if not self.lags:
             return (columns,)
         assert self.frames is not None
-        rows, is_there = self._earlier(wanted)
+        rows, is_there = self._earlier(wanted, self._last_seen(starts))
         lagged = self.frames[torch.from_numpy(np.where(is_there, rows - self.first_row, 0))]
         lagged[torch.from_numpy(~is_there)] = torch.nan
         return columns, lagged
 
-    def earlier_rows(self, starts: Rows, length: int) -> Rows:
+    def earlier_rows(self, starts: Rows, length: int, *, first: int = 0) -> Rows:
         """The rows of all earlier frames that windows are told of, without those that are absent."""
         if not self.lags:
             return np.empty(0, np.intp)
-        rows, is_there = self._earlier(self.times[starts][:, None] + self.step * np.arange(length))
+        rows, is_there = self._earlier(self._wanted(starts, first, length), self._last_seen(starts))
         found: Rows = np.unique(rows[is_there])
         return found
 
-    def _earlier(self, wanted: Times) -> tuple[Rows, Any]:
+    def _wanted(self, starts: Rows, first: int, length: int) -> Times:
+        """The times of windows' frames from the `first` on, (window, length)."""
+        wanted: Times = self.times[starts][:, None] + self.step * np.arange(first, first + length)
+        return wanted
+
+    def _last_seen(self, starts: Rows) -> Times:
+        """The init times of windows, (window,)."""
+        last: Times = self.times[starts] + self.step * (self.history - 1)
+        return last
+
+    def _earlier(self, wanted: Times, last_seen: Times) -> tuple[Rows, Any]:
         """The rows of the frames that are each lag before some times (window, length), and whether they are there.
 
         No frame from behind the init time is, however long the horizon.
         """
         earlier = wanted[:, :, None] - np.array(self.lags, "timedelta64[ns]")
         rows = np.searchsorted(self.times, earlier).clip(max=len(self.times) - 1)
-        last_seen = wanted[:, self.history - 1, None, None]
-        is_there = (self.times[rows] == earlier) & (earlier <= last_seen) & (rows >= self.first_row)
+        is_there = (self.times[rows] == earlier) & (earlier <= last_seen[:, None, None]) & (rows >= self.first_row)
         if self.columns is not None and self.columns.time_zone:
             # What a file holds for an hour that the clock skipped is no frame.
             is_there &= ~np.isin(earlier, nonexistent_times(np.unique(earlier), self.columns.time_zone))

@@ -85,5 +85,5 @@ def test_what_is_no_forecast_is_not_opened(tmp_path: Path) -> None:
     with pytest.raises(StforecastError, match="there is no forecast at"):
         open_forecast(tmp_path / "forecast.nc")
     (tmp_path / "forecast.nc").write_text("<html>")
-    with pytest.raises(StforecastError, match="is not a netCDF file"):
+    with pytest.raises(StforecastError, match="is neither netCDF nor Zarr"):
         open_forecast(tmp_path / "forecast.nc")

@@ -19,11 +19,11 @@ STOREYS = (
     {"grid"},
     {"split", "normalization", "channels", "limits"},
     {"checkpoints", "windows", "models", "sources", "store", "forecasts", "baselines"},
-    {"networks"},
+    {"networks", "alignment", "guards"},
     {"training"},
     {"presets", "verification", "plot", "inspection", "harmonisation"},
     {"forecaster"},
-    {"fitting"},
+    {"fitting", "pretrained", "prediction"},
     {"operations"},
     {"cli"},
 )

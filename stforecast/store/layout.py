@@ -92,7 +92,7 @@ def write_template(group: Path, series: xr.Dataset, layout: Layout, normalizatio
                 "physical": plain(variable.attrs),
             },
         )
-    _consolidate(group)
+    consolidate(group)
 
 
 def _codecs() -> list[zarr.codecs.ZstdCodec]:
@@ -117,7 +117,7 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def _consolidate(group: Path) -> None:
+def consolidate(group: Path) -> None:
     """One root metadata file that names every array, so that a reader lists no folder."""
     names = sorted(entry.name for entry in group.iterdir() if entry.is_dir())
     root = json.loads((group / "zarr.json").read_text())
