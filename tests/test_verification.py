@@ -145,7 +145,7 @@ def test_levels_are_scored_each_for_itself() -> None:
         xr.testing.assert_allclose(scores["t2m"].sel(level=[level]), alone["t2m"])
 
 
-def test_f07_truth_may_have_other_names_order_precision_and_more_variables_than_the_forecast() -> None:
+def test_f07_f09_truth_may_have_other_names_order_precision_and_more_variables_than_the_forecast() -> None:
     series = truth_with_holes(variables=("t", "q"))
     forecast = Persistence().predict(series, init_times=inits_of(series), horizon=3)
     expected = evaluate(forecast[["t"]], series, reference=["persistence", "climatology"], training=series)
@@ -281,7 +281,7 @@ def in_units(dataset: xr.Dataset, units: str) -> xr.Dataset:
     ],
     ids=["disjoint times", "grid", "units", "variable", "level", "no units"],
 )
-def test_i10_truth_that_does_not_match_the_forecast_is_refused(truth: xr.Dataset, kind: ErrorKind, match: str) -> None:
+def test_i10_f03_f08_truth_that_does_not_match_the_forecast_is_refused(truth: xr.Dataset, kind: ErrorKind, match: str) -> None:
     with pytest.raises(StforecastError, match=match) as error:
         evaluate(FORECAST, truth, reference=["persistence"])
     assert error.value.kind == kind
