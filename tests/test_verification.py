@@ -281,7 +281,9 @@ def in_units(dataset: xr.Dataset, units: str) -> xr.Dataset:
     ],
     ids=["disjoint times", "grid", "units", "variable", "level", "no units"],
 )
-def test_i10_f03_f08_truth_that_does_not_match_the_forecast_is_refused(truth: xr.Dataset, kind: ErrorKind, match: str) -> None:
+def test_i10_f03_f08_truth_that_does_not_match_the_forecast_is_refused(
+    truth: xr.Dataset, kind: ErrorKind, match: str
+) -> None:
     with pytest.raises(StforecastError, match=match) as error:
         evaluate(FORECAST, truth, reference=["persistence"])
     assert error.value.kind == kind

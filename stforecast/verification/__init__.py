@@ -18,6 +18,7 @@ from stforecast.verification.metrics import (
     metric_of,
     units_of,
 )
+from stforecast.verification.spectra import spectrum
 from stforecast.verification.tables import score_card, score_card_table, score_table
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "score_card",
     "score_card_table",
     "score_table",
+    "spectrum",
     "units_of",
     "usual_block_length",
 ]
