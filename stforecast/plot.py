@@ -29,6 +29,7 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing
 from stforecast.grid import Grid, Positions, axis_of, cell_bounds, check_forecast, find_dims
 from stforecast.time_axis import show_time
+from stforecast.verification import units_of
 
 Instant = str | datetime | np.datetime64
 Duration = str | timedelta | np.timedelta64
@@ -138,41 +139,116 @@ def panels(
 
 
 def skill_curve(
-    scores: xr.Dataset, *, variable: str | None = None, metric: str = "rmse", level: float | None = None
+    scores: xr.Dataset,
+    *,
+    variable: str | None = None,
+    metric: str = "rmse",
+    level: float | None = None,
+    reference: str | None = None,
 ) -> Figure:
-    """A line of one metric over lead time for the forecast and each of its references.
+    """A line of one metric over lead time for the forecast and each of its references, with a band of confidence.
+
+    Bands are drawn where the scores have intervals.
 
     Args:
-        scores: variables (source, metric, lead_time[, level]) with `units`, as `stforecast.evaluate` gives them.
+        scores: variables (source, metric, lead_time[, level]) with `units`, as `stforecast.evaluate` gives them; of
+            scores by region, season or hour select one first.
         variable: the first by default.
         metric: one of the scores' metrics.
         level: the first by default, where the variable has levels.
+        reference: draw the skill against this one in place of the metric itself; the scores then need intervals.
 
     Raises:
-        StforecastError: VAR_MISSING, ARGUMENT or EMPTY_SELECTION for what the scores do not hold; NAN if they hold no
-            value of this metric.
+        StforecastError: VAR_MISSING, ARGUMENT or EMPTY_SELECTION for what the scores do not hold; DIMS for scores of
+            several regions, seasons or hours; NAN if they hold no value of this metric.
     """
-    curve = _curve_of(scores, variable, metric, level)
+    if reference is not None:
+        scores = _against(scores, reference)
+    curve, band = _curve_of(scores, variable, metric, level)
     unit, length = _lead_unit(curve["lead_time"].to_numpy().max())
     lead_time = curve["lead_time"].to_numpy() / length
     figure = _new_figure((8.5, 4.5))
     axes = figure.subplots()
     for number, source in enumerate(curve["source"].to_numpy()):
-        _draw_line(axes, lead_time, curve.sel(source=source).to_numpy(), str(source), _LINES[number % len(_LINES)])
-    word = metric if metric == "bias" else metric.upper()
-    axes.set_title(f"{_name(curve)}: {word} by lead time", fontsize=12)
+        if curve.sel(source=source).isnull().all():
+            continue  # the climatology has no anomaly correlation
+        line = _LINES[number % len(_LINES)]
+        if band is not None:
+            lower, upper = band.sel(source=source).to_numpy()
+            axes.fill_between(lead_time, lower, upper, color=line[0], alpha=0.18, linewidth=0, zorder=2)
+        _draw_line(axes, lead_time, curve.sel(source=source).to_numpy(), str(source), line)
+    word = _metric_word(metric)
+    told = f": {word}" if reference is None else f"\nskill in {word} against {_plain(reference)}"
+    axes.set_title(f"{_name(curve)}{told} by lead time", fontsize=12)
     axes.set_xlabel(f"lead time [{unit}]")
-    axes.set_ylabel(f"{word} [{_units(curve)}]")
+    axes.set_ylabel(f"{word} [{_raised(units_of(metric, _given_units(curve)))}]" if reference is None else "skill")
     axes.set_xlim(0, lead_time.max() * 1.03)
     axes.xaxis.set_major_locator(MultipleLocator(_tick_spacing(unit, lead_time)))
-    if metric == "bias":
+    if metric == "bias" or reference is not None:
         axes.axhline(0, color="0.3", linewidth=0.9, zorder=1)
-    else:
+    elif metric.split(":")[0] in _FROM_ZERO:
         axes.set_ylim(bottom=0)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    _lighten(axes)
     figure.legend(loc="outside right upper", frameon=False)
+    if band is not None:
+        figure.supxlabel(
+            f"bands: {scores.attrs['confidence']:.0%} confidence, {scores.attrs['bootstrap']}", fontsize=8, color="0.3"
+        )
+    return figure
+
+
+def score_card(card: xr.Dataset) -> Figure:
+    """How much better or worse than a reference the forecast is: a coloured cell for each row and lead time.
+
+    Blue is better, red is worse, with white at no difference and the same depth on both sides; a dot marks what the
+    interval tells apart from chance. Each cell tells its relative difference in %.
+
+    Args:
+        card: from `stforecast.verification.score_card`.
+
+    Raises:
+        StforecastError: NAN if the card has no value.
+    """
+    values = card["relative_difference"].to_numpy()
+    if not np.isfinite(values).any():
+        raise StforecastError(ErrorKind.NAN, "every relative difference of the card is NaN; there is nothing to draw")
+    rows, columns = values.shape
+    most = max(float(np.nanmax(np.abs(values))), 1.0)
+    figure = _new_figure((2.6 + 0.62 * max(columns, 6), 1.9 + 0.34 * max(rows, 2)))
+    axes = figure.subplots()
+    mesh = axes.pcolormesh(
+        np.ma.masked_invalid(values),
+        cmap=colormaps["RdBu_r"].with_extremes(bad=_NO_VALUE),
+        vmin=-most,
+        vmax=most,
+        edgecolors="white",
+        linewidth=1.2,
+    )
+    decimals = 1 if most < 10 else 0
+    for row, column in np.ndindex(rows, columns):
+        value = round(float(values[row, column]), decimals)
+        if np.isfinite(value):
+            ink = "white" if abs(value) > 0.6 * most else "0.15"  # dark cells have white letters
+            words = f"{value:+.{decimals}f}" if value else "0"
+            axes.text(column + 0.5, row + 0.5, words, ha="center", va="center", fontsize=8, color=ink)
+            if card["significance"].to_numpy()[row, column]:
+                axes.plot(column + 0.88, row + 0.22, ".", color=ink, markersize=4)
+    unit, length = _lead_unit(card["lead_time"].to_numpy().max())
+    axes.set_xticks(np.arange(columns) + 0.5, [f"{lead:g}" for lead in card["lead_time"].to_numpy() / length])
+    axes.set_yticks(np.arange(rows) + 0.5, [_plain(str(label)) for label in card["row"].to_numpy()])
+    axes.invert_yaxis()
+    axes.tick_params(length=0, labelsize=9)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(f"lead time [{unit}]")
+    axes.set_title(
+        f"{_metric_word(card.attrs['metric'])} of the forecast relative to {_plain(card.attrs['reference'])}"
+    )
+    _colour_bar(figure, mesh, [axes], "relative difference [%]: below 0 is better", share=1)
+    figure.supxlabel(
+        f"dots: the {card.attrs['confidence']:.0%} interval leaves out 0 ({card.attrs['bootstrap']})",
+        fontsize=8,
+        color="0.3",
+    )
     return figure
 
 
@@ -194,9 +270,7 @@ def training_curve(record: Mapping[str, Any]) -> Figure:
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss [normalized units]")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    _lighten(axes)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -364,14 +438,19 @@ def _values(frame: xr.DataArray, what: str) -> Values:
     return values
 
 
-def _curve_of(scores: xr.Dataset, variable: str | None, metric: str, level: float | None) -> xr.DataArray:
-    """One metric (source, lead_time) of one variable."""
-    curve = _at_level(scores, _variable_of(scores, variable, "Dataset of scores"), level)
+def _curve_of(
+    scores: xr.Dataset, variable: str | None, metric: str, level: float | None
+) -> tuple[xr.DataArray, xr.DataArray | None]:
+    """One metric (source, lead_time) of one variable, and its interval (source, bound, lead_time) if it has one."""
+    name = _variable_of(scores, variable, "Dataset of scores")
+    curve = _at_level(scores, name, level)
     if set(curve.dims) != {"source", "metric", "lead_time"}:
+        groups = [str(dim) for dim in curve.dims if dim in ("region", "season", "hour")]
+        mend = f": select one {groups[0]}, e.g. scores.isel({groups[0]}=0)" if groups else ""
         raise StforecastError(
             ErrorKind.DIMS,
             f"variable {curve.name} has dimensions {tuple(map(str, curve.dims))}; scores have (source, metric, "
-            "lead_time[, level]), as stforecast.evaluate gives them",
+            f"lead_time[, level]), as stforecast.evaluate gives them{mend}",
         )
     metrics = [str(name) for name in scores["metric"].to_numpy()]
     if metric not in metrics:
@@ -379,7 +458,30 @@ def _curve_of(scores: xr.Dataset, variable: str | None, metric: str, level: floa
     curve = curve.sel(metric=metric).transpose("source", "lead_time")
     if curve.isnull().all():
         raise StforecastError(ErrorKind.NAN, f"every {metric} of {curve.name} is NaN; there is no curve to draw")
-    return curve
+    if f"{name}_interval" not in scores.coords:
+        return curve, None
+    band = _at_level(scores.reset_coords(f"{name}_interval"), f"{name}_interval", level).sel(metric=metric)
+    return curve, band.transpose("source", "bound", "lead_time")
+
+
+def _against(scores: xr.Dataset, reference: str) -> xr.Dataset:
+    """The skill against a reference in the place of the scores, of the sources that are not it."""
+    names = [str(name) for name in scores.data_vars]
+    known = [] if f"{names[0]}_skill" not in scores.coords else scores["reference"].to_numpy().tolist()
+    if reference not in known:
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            f"the scores have no skill against {reference}, they have {known}; evaluate with reference= and "
+            "confidence=0.95",
+        )
+    others = [source for source in scores["source"].to_numpy() if source != reference]
+    chosen = scores.sel(reference=reference, source=others)
+    gained = {name: chosen[f"{name}_skill"].variable.copy() for name in names}
+    for name, variable in gained.items():
+        variable.attrs = {**scores[name].attrs, "units": "1"}
+    bands = {f"{name}_interval": chosen[f"{name}_skill_interval"].variable for name in names}
+    axes = {dim: chosen[dim] for dim in chosen.dims if dim in chosen.coords}
+    return xr.Dataset(gained, axes | bands, scores.attrs)
 
 
 # Words.
@@ -396,11 +498,30 @@ def _name(field: xr.DataArray) -> str:
 
 
 def _units(field: xr.DataArray) -> str:
-    units = str(field.attrs.get("units", "1"))
+    return _raised(_given_units(field))
+
+
+def _given_units(field: xr.DataArray) -> str:
+    return str(field.attrs.get("units", "1"))
+
+
+def _raised(units: str) -> str:
+    """Units with their powers above the line."""
     return re.sub(r"(?<=[A-Za-z])(?:\*\*|\^)?(-?\d+)", lambda power: power[1].translate(_SUPERSCRIPT), units)
 
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _metric_word(metric: str) -> str:
+    """What a metric is called in a title: RMSE, MAPE of 10 or more."""
+    name, *numbers = metric.split(":")
+    word = name if name == "bias" else name.upper()
+    return f"{word} ({', '.join(numbers)})" if numbers else word
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _label(field: xr.DataArray) -> str:
@@ -894,6 +1015,17 @@ def _draw_line(axes: Axes, lead_time: Values, scores: Values, source: str, line:
         linewidth=3 if is_forecast else 1.4,
         zorder=3 if is_forecast else 4,  # thick below thin, so that equal scores show both
     )
+
+
+def _lighten(axes: Axes) -> None:
+    """A pale grid behind the lines, and no frame above and to the right."""
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+# A correlation or a ratio in dB would lie flat below the upper edge.
+_FROM_ZERO = ("mae", "rmse", "mape", "mse")
 
 
 def _tick_spacing(unit: str, lead_time: Values) -> float:

@@ -553,6 +553,112 @@ def test_scores_by_level_are_drawn_at_one() -> None:
     assert axes.get_title() == "2 metre temperature at 850 hPa: RMSE by lead time"
 
 
+def with_intervals(scores: xr.Dataset) -> xr.Dataset:
+    """Scores with bands of a tenth, and the skill that follows."""
+    scores = scores.assign_attrs(confidence=0.95, bootstrap="blocks of 5", init_time_count=40)
+    values = scores["t2m"]
+    skill = 1 - values / values.sel(source=["persistence", "climatology"]).rename(source="reference")
+    bounds = xr.DataArray([-0.1, 0.1], dims="bound", coords={"bound": ["lower", "upper"]})
+    return scores.assign_coords(
+        t2m_interval=values * (1 + bounds), t2m_skill=skill, t2m_skill_interval=skill + bounds, bound=bounds["bound"]
+    )
+
+
+def test_bands_lie_about_the_lines_of_a_skill_curve() -> None:
+    scores = with_intervals(make_scores())
+    figure = plot.skill_curve(scores)
+    (axes,) = figure.axes
+    assert len(axes.collections) == 3
+    for source, band in zip(scores["source"].to_numpy(), axes.collections, strict=True):
+        low, high = band.get_datalim(axes.transData).intervaly
+        expected = scores["t2m"].sel(source=source, metric="rmse")
+        assert_allclose([low, high], [0.9 * expected.min(), 1.1 * expected.max()])
+    assert figure.get_supxlabel() == "bands: 95% confidence, blocks of 5"
+    assert not plot.skill_curve(make_scores()).axes[0].collections
+
+
+def test_skill_against_a_reference_is_drawn_about_zero() -> None:
+    scores = with_intervals(make_scores())
+    figure = plot.skill_curve(scores, reference="climatology", metric="mae")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert {"forecast", "persistence"} < set(lines)
+    assert "climatology" not in lines
+    expected = scores["t2m_skill"].sel(source="forecast", reference="climatology", metric="mae")
+    assert_allclose(lines["forecast"].get_ydata(), expected)
+    assert axes.get_title() == "2 metre temperature\nskill in MAE against climatology by lead time"
+    assert axes.get_ylabel() == "skill"
+    with pytest.raises(
+        StforecastError, match=r"no skill against yesterday, they have \['persistence', 'climatology'\]"
+    ):
+        plot.skill_curve(scores, reference="yesterday")
+    with pytest.raises(StforecastError, match=r"they have \[\]; evaluate with reference= and confidence"):
+        plot.skill_curve(make_scores(), reference="climatology")
+
+
+def test_a_source_without_scores_has_no_line() -> None:
+    scores = make_scores()
+    scores["t2m"].loc[{"source": "climatology"}] = np.nan
+    assert [line.get_label() for line in plot.skill_curve(scores).axes[0].lines] == ["forecast", "persistence"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "label"), [("acc", "ACC [1]"), ("mape:10", "MAPE (10) [%]"), ("psnr:60", "PSNR (60) [dB]")]
+)
+def test_a_metric_stands_in_its_own_units(metric: str, label: str) -> None:
+    scores = make_scores().isel(metric=[0]).assign_coords(metric=[metric])
+    assert plot.skill_curve(scores, metric=metric).axes[0].get_ylabel() == label
+
+
+def make_card(values: list[list[float]], significance: list[list[int]]) -> xr.Dataset:
+    shown = np.array(values)
+    return xr.Dataset(
+        {
+            "relative_difference": (("row", "lead_time"), shown, {"units": "%"}),
+            "significance": (("row", "lead_time"), np.array(significance)),
+        },
+        {
+            "row": [f"t2m, region {number}" for number in range(len(shown))],
+            "lead_time": np.arange(1, shown.shape[1] + 1) * np.timedelta64(6, "h").astype("m8[ns]"),
+        },
+        {"metric": "rmse", "reference": "persistence", "confidence": 0.95, "bootstrap": "blocks of 5"},
+    )
+
+
+def test_a_score_card_shows_each_difference_with_a_dot_where_it_is_sure() -> None:
+    card = make_card([[-20.0, -3.4, 0.0], [8.0, np.nan, -0.2]], [[-1, 0, 0], [1, 0, 0]])
+    figure = plot.score_card(card)
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["-20", "-3", "0", "+8", "0"]
+    assert len(axes.lines) == 2
+    mesh = mesh_of(axes)
+    assert mesh.get_clim() == (-20, 20)
+    red, _, blue, _ = mesh.cmap(mesh.norm(-20.0))
+    assert blue > red
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["t2m, region 0", "t2m, region 1"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["6", "12", "18"]
+    assert axes.get_title() == "RMSE of the forecast relative to persistence"
+    assert axes.yaxis_inverted()
+    assert "blocks of 5" in figure.get_supxlabel()
+
+
+def test_small_differences_have_a_decimal() -> None:
+    axes = plot.score_card(make_card([[-2.04, 0.31]], [[0, 0]])).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["-2.0", "+0.3"]
+
+
+def test_a_card_without_values_is_refused() -> None:
+    with pytest.raises(StforecastError, match="every relative difference of the card is NaN"):
+        plot.score_card(make_card([[np.nan]], [[0]]))
+
+
+def test_scores_by_season_are_drawn_one_at_a_time() -> None:
+    scores = make_scores().expand_dims(season=["DJF", "JJA"])
+    with pytest.raises(StforecastError, match=r"select one season, e.g. scores.isel\(season=0\)"):
+        plot.skill_curve(scores)
+    assert plot.skill_curve(scores.isel(season=0)).axes
+
+
 def test_scores_that_cannot_be_drawn_are_refused() -> None:
     scores = make_scores()
     for given_scores, keywords, kind, words in (

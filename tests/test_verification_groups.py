@@ -116,7 +116,7 @@ def test_levels_regions_and_seasons_have_tables_of_their_own() -> None:
     assert scores["t2m"].dims == ("source", "metric", "lead_time", "level", "region", "hour")
     titles = [line for line in score_table(scores, metric="mape").splitlines() if line and not line.startswith("|")]
     assert len(titles) == 8
-    assert titles[0] == "t2m (%), mape, level 850, region north, hour 0"
+    assert titles[0] == "t2m (%), mape, level 850, north, hour 0"
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,12 @@ def _each(variable: xr.DataArray) -> Iterator[tuple[list[str], xr.DataArray]]:
     extra = [dim for dim in variable.dims if dim not in _SCORED]
     for places in product(*(range(variable.sizes[dim]) for dim in extra)):
         one = variable.isel(dict(zip(extra, places, strict=True)))
-        yield [f"{dim} {_show(one[dim].item())}" for dim in extra], one
+        yield [_say(str(dim), one[dim].item()) for dim in extra], one
 
 
-def _show(label: Any) -> str:
-    return f"{label:g}" if isinstance(label, int | float) else str(label)
+def _say(dim: str, label: Any) -> str:
+    """Where scores are of: level 850, hour 6, but the names of regions and seasons by themselves."""
+    return f"{dim} {label:g}" if isinstance(label, int | float) else str(label)
 
 
 def _table(title: str, values: xr.DataArray) -> str:
