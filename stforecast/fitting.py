@@ -122,9 +122,9 @@ def fit(
         windows = _windows_of_store(Path(opened.encoding["source"]), channels, cut, memory_limit)
     shape = NetworkShape(history, horizon, len(channels))
     context = Context(times, step, history, None, size.lag_times)
-    if size.first_guess == "regression":
+    if size.sees_anomalies:
         part = opened.isel(time=rows["train"])
-        tables = Tables.of(part, normalization, channels, history=history, horizon=horizon)
+        tables = Tables.of(part, normalization, channels, history=history, horizon=horizon).of_config(size)
         shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes), is_joint=tables.is_joint)
         context = replace(context, columns=tables.columns, **_frames_for_lags(windows, size))
     area = None

@@ -384,7 +384,8 @@ class Forecaster:
     def _from_described(cls, described: dict[str, Any], state: dict[str, torch.Tensor], folder: Path) -> "Forecaster":
         try:
             sizes = {key: value for key, value in described["network"].items() if key != "name"}
-            config = NetworkConfig(**sizes | {"lags": tuple(sizes["lags"])})
+            listed = {name: tuple(sizes[name]) for name in ("tells", "lags") if name in sizes}
+            config = NetworkConfig(**sizes | listed)
             shape = NetworkShape.from_json(described["shape"])
             channels = Channels(
                 tuple(Variable(**item | {"levels": tuple(item["levels"])}) for item in described["variables"])

@@ -1,7 +1,7 @@
 """Which network is built for which data, and what it is told beside the frames of its history."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,13 +15,14 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, find_dims
 from stforecast.local_time import nonexistent_times
 from stforecast.models.first_guess import Columns, CorrectedFirstGuess, TimeColumns
-from stforecast.models.tau import TAU, ResidualToLastFrame
+from stforecast.models.tau import TAU, MeanOfMembers, ResidualToLastFrame
 from stforecast.normalization import Normalization
 from stforecast.time_axis import Times, parse_step
 from stforecast.units import canonical_units
 from stforecast.windows import Rows
 
-FirstGuess = Literal["none", "last_frame", "regression"]
+FirstGuess = Literal["none", "last_frame", "cycle", "regression"]
+Told = Literal["calendar", "sun", "places"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,17 @@ class NetworkConfig:
         mlp_ratio: how much wider the inside of a block's MLP is.
         drop: dropout inside the blocks' MLPs.
         drop_path: stochastic depth of the last block.
-        first_guess: what the network's output is added to: "none", as published; the "last_frame"; or the mean cycle
-            of the training period with a "regression" on the anomalies of the history, fitted cell by cell, where the
-            network also sees the calendar, the cycle and what is known of each place. See `CorrectedFirstGuess` and
-            `LaggedRegression`.
+        first_guess: what the network's output is added to: "none", as published; the "last_frame"; the mean "cycle" of
+            the training period; or the cycle with a "regression" on the anomalies of the history, fitted cell by cell.
+            With the last two the network sees anomalies and the cycle, and what it is told besides. See
+            `CorrectedFirstGuess` and `LaggedRegression`.
+        tells: what a network that sees anomalies is told besides: the "calendar", where the "sun" stands (of
+            geographic grids in UTC), and what is known of "places": their fields without a time, and where they are.
         lags: how far back are the earlier frames that the network sees besides, for each frame of history and horizon,
-            e.g. ("1D", "7D"). One that is absent, or behind the init time, is left out. With regression only.
-        embedding: planes that are learnt, by which the network can tell cells apart. With regression only.
+            e.g. ("1D", "7D"). One that is absent, or behind the init time, is left out. With anomalies only.
+        members: how many networks of this size are fitted, whose mean is the forecast. In training each window of a
+            batch goes to one of them, so they want as many times the epochs and the batch size of one.
+        embedding: planes that are learnt, by which the network can tell cells apart. With anomalies only.
         circular: whether the first and the last column are neighbours; by default where the grid spans the globe. The
             published network has it False.
         parity: whether oddities of the published code are kept, see `TAU`.
@@ -56,8 +61,10 @@ class NetworkConfig:
     drop: float = 0.0
     drop_path: float = 0.1
     first_guess: FirstGuess = "last_frame"
+    tells: tuple[Told, ...] = get_args(Told)
     lags: tuple[str, ...] = ()
     embedding: int = 0
+    members: int = 1
     circular: bool | None = None
     parity: bool = False
 
@@ -67,15 +74,32 @@ class NetworkConfig:
                 ErrorKind.ARGUMENT,
                 f"first_guess must be one of {', '.join(get_args(FirstGuess))}, not {self.first_guess!r}",
             )
-        if self.first_guess != "regression" and (self.lags or self.embedding):
-            raise StforecastError(ErrorKind.ARGUMENT, "lags and embedding want first_guess='regression'")
+        unknown = [told for told in self.tells if told not in get_args(Told)]
+        if unknown:
+            raise StforecastError(
+                ErrorKind.ARGUMENT, f"tells may hold {', '.join(get_args(Told))}, not {', '.join(map(repr, unknown))}"
+            )
+        if not self.sees_anomalies and (self.lags or self.embedding):
+            raise StforecastError(ErrorKind.ARGUMENT, "lags and embedding want first_guess='cycle' or 'regression'")
+        if self.members < 1:
+            raise StforecastError(ErrorKind.ARGUMENT, f"members must be at least 1, not {self.members}")
         for lag in self.lags:
             parse_step(lag, name="lags")
+
+    @property
+    def sees_anomalies(self) -> bool:
+        """Whether the network corrects a first guess that knows the training period."""
+        return self.first_guess in ("cycle", "regression")
 
     @property
     def lag_times(self) -> tuple[np.timedelta64, ...]:
         """The lags as lengths of time."""
         return tuple(parse_step(lag, name="lags") for lag in self.lags)
+
+    def _taus(self, grid: Grid, history: int, channels: int, horizon: int, output_channels: int) -> TAU | MeanOfMembers:
+        """The network that forecasts, or the mean of several."""
+        sizes = (grid, history, channels, horizon, output_channels)
+        return self._tau(*sizes) if self.members == 1 else MeanOfMembers(self._tau(*sizes) for _ in range(self.members))
 
     def _tau(self, grid: Grid, history: int, channels: int, horizon: int, output_channels: int) -> TAU:
         circular = grid.spans_globe and len(grid.x) % 2 ** (self.spatial_layers // 2) == 0
@@ -119,10 +143,10 @@ class NetworkShape:
     def build(self, config: NetworkConfig, grid: Grid) -> nn.Module:
         """A network with fresh weights; its tables are empty."""
         if self.columns is None:
-            network = config._tau(grid, self.history, self.channels, self.horizon, self.channels)
+            network = config._taus(grid, self.history, self.channels, self.horizon, self.channels)
             return ResidualToLastFrame(network) if config.first_guess == "last_frame" else network
         return CorrectedFirstGuess(
-            lambda *sizes: config._tau(grid, *sizes),
+            lambda *sizes: config._taus(grid, *sizes),
             self.columns,
             history=self.history,
             horizon=self.horizon,
@@ -209,6 +233,17 @@ class Tables:
             is_joint=guess.is_joint,
             planes=_planes(training),
         )
+
+    def of_config(self, config: NetworkConfig) -> "Tables":
+        """What of them a network sees, and is told."""
+        has_sun = self.columns.has_sun and "sun" in config.tells
+        columns = replace(self.columns, has_sun=has_sun, has_calendar="calendar" in config.tells)
+        chosen = replace(self, columns=columns, planes=self.planes if "places" in config.tells else {})
+        if config.first_guess == "regression":
+            return chosen
+        # The cycle alone errs by an anomaly.
+        error = np.broadcast_to(self.spread, self.error.shape)
+        return replace(chosen, regression=np.zeros_like(self.regression), error=error)
 
     def fill(self, network: nn.Module) -> None:
         """Write them into a network that was built for them."""

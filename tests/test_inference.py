@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.models import inference
 from stforecast.models.inference import CheckedNetwork, FoldedBlock, Pointwise, folded
-from stforecast.models.tau import TAU, DilatedDepthwise, ResidualToLastFrame, rollout
+from stforecast.models.tau import TAU, DilatedDepthwise, MeanOfMembers, ResidualToLastFrame, rollout
 
 EXPORTS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 SMALL = {"history": 3, "channels": 2, "hidden_spatial": 4, "hidden_temporal": 16, "temporal_layers": 3}
@@ -132,6 +132,16 @@ def test_backends_give_what_the_network_gives_for_mixed_batches(backend: inferen
             frames = frames_of(b, 3, 2, 7, 12, seed=b)
             assert_same(run(frames), network(frames))
             assert_same(rollout(run, frames, 5), rollout(network, frames, 5))
+    assert run.backend == backend
+
+
+@pytest.mark.parametrize("backend", ["folded", *needs])
+def test_backends_give_the_mean_of_members(backend: inference.Backend) -> None:
+    network = ResidualToLastFrame(MeanOfMembers(a_network(seed=seed) for seed in range(3)).eval())
+    run = CheckedNetwork(network, backend)
+    with torch.inference_mode():
+        frames = frames_of(11, 3, 2, 8, 12)
+        assert_same(run(frames), network(frames))
     assert run.backend == backend
 
 

@@ -1,5 +1,6 @@
 """What a network is told besides its history: the first guess is the reference, and no frame comes from the future."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from stforecast.fitting import fit
 from stforecast.forecaster import Forecaster
 from stforecast.grid import Grid
 from stforecast.models.first_guess import CorrectedFirstGuess, TimeColumns
-from stforecast.models.tau import TAU
+from stforecast.models.tau import TAU, MeanOfMembers
 from stforecast.networks import Context, NetworkConfig, _direction
 from stforecast.split import Split
 from stforecast.store import layout, prepare
@@ -39,6 +40,60 @@ def without_correction(forecaster: Forecaster) -> Forecaster:
     for weights in network.network.dec.readout.parameters():
         torch.nn.init.zeros_(weights)
     return forecaster
+
+
+@pytest.mark.parametrize("first_guess", ["none", "last_frame", "regression"])
+def test_members_differ_and_come_back_from_a_file(tmp_path: Path, first_guess: stf.networks.FirstGuess) -> None:
+    stored = prepared(make_series(120), tmp_path / "s.zarr")
+    config = replace(GUIDED, first_guess=first_guess, members=3)
+    forecaster = fit(stored, history=3, horizon=2, network=config, training=SHORT)
+    forecast = forecaster.predict(stored)
+    inside = forecaster.network.get_submodule("" if first_guess == "none" else "network")
+    assert isinstance(inside, MeanOfMembers)
+    singles = []
+    for member in inside.members:
+        alone = copy.deepcopy(forecaster.network)
+        alone_inside = alone.get_submodule("" if first_guess == "none" else "network")
+        alone_inside.members = torch.nn.ModuleList([member])
+        singles.append(replace(forecaster, network=alone).predict(stored)["t2m"].to_numpy())
+    assert len({single.tobytes() for single in singles}) == 3
+    np.testing.assert_allclose(forecast["t2m"], np.mean(singles, axis=0), rtol=1e-6)
+    loaded = Forecaster.load(forecaster.save(tmp_path / "model"))
+    assert loaded.config == config
+    xr.testing.assert_identical(loaded.predict(stored), forecast)
+
+
+@pytest.mark.parametrize("kind", ["weather", "city"])
+def test_without_a_correction_the_cycle_is_the_reference(tmp_path: Path, kind: str) -> None:
+    series = make_city(800) if kind == "city" else make_series(200)
+    stored = prepared(series, tmp_path / "s.zarr")
+    config = replace(GUIDED, first_guess="cycle")
+    forecaster = without_correction(fit(stored, history=3, horizon=2, network=config, training=SHORT))
+    forecast = forecaster.predict(stored, init_times=forecaster.init_times(stored, part="test"))
+    train = stored.isel(time=forecaster.split.part_rows(stored["time"].to_numpy(), "train"))
+    cycle = LaggedRegression.fit(train, horizon=2, history=3, robust=True).cycle
+    for name in forecast.data_vars:
+        expected = [cycle.at(str(name), times) for times in forecast["valid_time"].to_numpy()]
+        np.testing.assert_allclose(forecast[name], np.clip(expected, 0, None), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tells", "columns", "planes"),
+    [(("calendar", "sun", "places"), 13, 2), (("calendar", "sun"), 13, 0), (("calendar", "places"), 9, 2), ((), 1, 0)],
+)
+def test_a_network_is_told_what_its_configuration_says(
+    tmp_path: Path, tells: tuple[stf.networks.Told, ...], columns: int, planes: int
+) -> None:
+    stored = prepared(make_series(120), tmp_path / "s.zarr")
+    height = np.add.outer(np.arange(len(stored["latitude"])), np.arange(len(stored["longitude"]))).astype(float)
+    stored = stored.assign_coords(orography=(("latitude", "longitude"), height))
+    forecaster = fit(stored, history=3, horizon=2, network=replace(GUIDED, tells=tells), training=SHORT)
+    assert forecaster.shape.columns is not None
+    told = forecaster.shape.columns.of(stored["time"].to_numpy()).shape[1] - forecaster.shape.columns.cycle
+    assert (told, len(forecaster.shape.planes)) == (columns, planes)
+    loaded = Forecaster.load(forecaster.save(tmp_path / "model"))
+    assert loaded.config.tells == tells
+    xr.testing.assert_identical(loaded.predict(stored), forecaster.predict(stored))
 
 
 @pytest.mark.parametrize("kind", ["weather", "levels", "city"])
@@ -201,8 +256,10 @@ def test_input_and_output_may_differ_in_length(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"first_guess": "luck"}, "first_guess must be one of none, last_frame, regression, not 'luck'"),
-        ({"lags": ("1D",)}, "lags and embedding want first_guess='regression'"),
+        ({"first_guess": "luck"}, "first_guess must be one of none, last_frame, cycle, regression, not 'luck'"),
+        ({"lags": ("1D",)}, "lags and embedding want first_guess='cycle' or 'regression'"),
+        ({"members": 0}, "members must be at least 1, not 0"),
+        ({"tells": ("calendar", "fortune")}, "tells may hold calendar, sun, places, not 'fortune'"),
         ({"lags": ("soon",), "first_guess": "regression"}, "lags 'soon' is no length of time"),
     ],
 )

@@ -13,6 +13,7 @@ from stforecast.models.tau import (
     TAU,
     DilatedDepthwise,
     DropPath,
+    MeanOfMembers,
     MixMlp,
     ResidualToLastFrame,
     SpatialLayer,
@@ -530,6 +531,35 @@ def test_as_many_frames_come_out_as_are_asked_for(horizon: int) -> None:
     network = small(horizon=horizon, output_channels=1)
     assert network(frames_of()).shape == (2, horizon, 1, 8, 12)
     assert small(horizon=3).state_dict().keys() == small().state_dict().keys()
+
+
+def test_members_forecast_their_mean() -> None:
+    members, frames = [small(drop=rate / 10) for rate in range(3)], frames_of()
+    for seed, member in enumerate(members):
+        torch.manual_seed(seed)
+        nn.init.normal_(member.dec.readout.weight)
+    network = MeanOfMembers(members).eval()
+    singles = [member(frames) for member in members]
+    assert not torch.allclose(singles[0], singles[1])
+    torch.testing.assert_close(network(frames), sum(singles) / 3)
+
+
+@pytest.mark.parametrize("b", [1, 2, 3, 7])
+def test_in_training_each_sample_is_one_members(b: int) -> None:
+    members = [small(drop_path=0.0) for _ in range(3)]
+    for seed, member in enumerate(members):
+        torch.manual_seed(seed)
+        nn.init.normal_(member.dec.readout.weight)
+    network, frames = MeanOfMembers(members).train(), frames_of(b)
+    # What a member makes of its samples has no part in those of the others, be it by a gradient.
+    forecast = rollout(network, frames, 5)
+    parts = zip(members, frames.tensor_split(3), strict=True)
+    expected = [rollout(member, part, 5) for member, part in parts if len(part)]
+    torch.testing.assert_close(forecast, torch.cat(expected))
+    forecast[:1].sum().backward()
+    touched = [any(weights.grad is not None for weights in member.parameters()) for member in members]
+    assert touched[0]
+    assert all((weights.grad is None or not weights.grad.any()) for weights in members[1].parameters())
 
 
 def test_residual_adds_the_last_frame_to_each() -> None:

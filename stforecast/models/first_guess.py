@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stforecast.local_time import nonexistent_times
-from stforecast.models.tau import TAU
+from stforecast.models.tau import TAU, MeanOfMembers
 from stforecast.time_axis import Times
 from stforecast.time_features import (
     fraction_of_day,
@@ -43,6 +43,7 @@ class TimeColumns:
         slot_seconds: the length of a slot of the week, where the cycle is a mean for each of them; 0 for harmonics.
         time_zone: the zone whose clock the times are of, if it is a city's; times that it skips are marked.
         has_sun: whether the sun's place is told, of times in UTC.
+        has_calendar: whether the phases are told.
     """
 
     annual: int
@@ -50,6 +51,7 @@ class TimeColumns:
     slot_seconds: int
     time_zone: str = ""
     has_sun: bool = False
+    has_calendar: bool = True
 
     @property
     def cycle(self) -> int:
@@ -64,8 +66,8 @@ class TimeColumns:
     def of(self, times: Times) -> Columns:
         """The columns of any times, (…, k), float32.
 
-        They are the cycle's; two waves a day, one a week and one a year; if it is told, where the sun is; and 1, or 0
-        for a time that the clock skips.
+        They are the cycle's; if they are told, two waves a day, one a week and one a year, and where the sun is; and 1,
+        or 0 for a time that the clock skips.
         """
         flat = times.ravel()
         if self.slot_seconds:
@@ -73,7 +75,7 @@ class TimeColumns:
         else:
             cycle = harmonics(flat, self.annual, self.diurnal)
         phases = ((fraction_of_day, 2), (fraction_of_week, 1), (fraction_of_year, 1))
-        calendar = [waves(fraction(flat), number) for fraction, number in phases]
+        calendar = [waves(fraction(flat), number) for fraction, number in phases] if self.has_calendar else []
         is_shown = np.ones((len(flat), 1))
         if self.time_zone:
             is_shown[np.isin(flat, nonexistent_times(flat, self.time_zone))] = 0
@@ -111,7 +113,7 @@ class CorrectedFirstGuess(nn.Module):
 
     def __init__(
         self,
-        build: Callable[[int, int, int, int], TAU],
+        build: Callable[[int, int, int, int], TAU | MeanOfMembers],
         columns: TimeColumns,
         *,
         history: int,
@@ -137,10 +139,13 @@ class CorrectedFirstGuess(nn.Module):
         # Of a place: sin φ, cos φ cos λ, cos φ sin λ, with which a sun's columns make the cosine of its zenith angle.
         self.register_buffer("direction", torch.zeros(3, *grid))
         self.embedding = nn.Parameter(0.1 * torch.randn(embedding, *grid)) if embedding else None
-        seen = (2 + lags) * channels + _CALENDAR + columns.has_sun + planes + embedding
+        self.calendar = _CALENDAR * columns.has_calendar
+        seen = (2 + lags) * channels + self.calendar + columns.has_sun + planes + embedding
         self.network = build(history + horizon, seen, horizon, channels)
-        for weights in self.network.dec.readout.parameters():
-            nn.init.zeros_(weights)
+        for member in self.network.modules():
+            if isinstance(member, TAU):
+                for weights in member.dec.readout.parameters():
+                    nn.init.zeros_(weights)
 
     def fill(self, **tables: Columns) -> None:
         """Take the tables of the training period, each of as many values as the buffer of its name."""
@@ -162,9 +167,9 @@ class CorrectedFirstGuess(nn.Module):
             seen.append(torch.where(lagged.isnan(), 0.0, earlier).flatten(2, 3))
         b, n, _, y, x = cycle.shape
         calendar = times[:, :length, self.columns.cycle :, None, None]
-        seen.append(calendar[:, :, :_CALENDAR].expand(b, n, _CALENDAR, y, x))
+        seen.append(calendar[:, :, : self.calendar].expand(b, n, self.calendar, y, x))
         if self.columns.has_sun:
-            seen.append(self._insolation(calendar[:, :, _CALENDAR:-1]))
+            seen.append(self._insolation(calendar[:, :, self.calendar : -1]))
         places = [cast(Tensor, self.planes)] + ([] if self.embedding is None else [self.embedding])
         seen += [some.expand(b, n, *some.shape) for some in places if len(some)]
         correction = cast(Tensor, self.error) * self.network(torch.cat(seen, dim=2))

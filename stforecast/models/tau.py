@@ -11,7 +11,7 @@ Shapes: b samples, t frames (the history), c channels, y rows, x columns; d is t
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -424,6 +424,29 @@ def _normal(convolution: nn.Conv2d, *, std: float) -> nn.Conv2d:
     nn.init.normal_(convolution.weight, std=std)
     nn.init.zeros_(convolution.bias)
     return convolution
+
+
+class MeanOfMembers(nn.Module):
+    """Several networks and the mean of what they forecast: (b, t, c, y, x) -> (b, h, o, y, x).
+
+    In training each sample is seen by one of them, so that each learns from its own errors and a batch costs what it
+    costs with one network; the loss is that of all samples. They differ by their initial weights and by the order in
+    which they see the windows.
+
+    Args:
+        members: networks of one shape; kept as the attribute `members`.
+    """
+
+    def __init__(self, members: Iterable[TAU]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        if self.training:
+            # The same samples go to the same member in each call of a rollout.
+            parts = zip(self.members, frames.tensor_split(len(self.members)), strict=True)
+            return torch.cat([member(part) for member, part in parts if len(part)])
+        return torch.stack([member(frames) for member in self.members]).mean(dim=0)
 
 
 class ResidualToLastFrame(nn.Module):
