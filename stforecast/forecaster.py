@@ -19,10 +19,11 @@ from torch import nn
 
 from stforecast.alignment import Alignment
 from stforecast.allocation import keep_freed_memory
+from stforecast.baselines import frames_at
 from stforecast.channels import Channels, Frames, Variable
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing, sha256
-from stforecast.grid import Grid, check_finite, check_series, find_dims, times_of, with_forecast_times
+from stforecast.grid import Grid, check_finite, check_series, find_dims, on_grid_of, times_of, with_forecast_times
 from stforecast.guards import Envelope, Refuse, as_coordinate, flags_of, refuse_flagged
 from stforecast.limits import check_range
 from stforecast.models.inference import Backend, CheckedNetwork
@@ -172,6 +173,69 @@ class Forecaster:
                 )
         inits: Times = times[starts + self.history - 1]
         return inits
+
+    def backtest(
+        self,
+        series: xr.Dataset,
+        *,
+        start: str | np.datetime64 | None = None,
+        stride: int = 1,
+        horizon: int | None = None,
+        batch_size: int = 16,
+        backend: Backend | None = None,
+        refuse: Refuse = "impossible",
+    ) -> xr.Dataset:
+        """The forecasts that this model would have made: from each init time that has a whole history and whole truth.
+
+        The model stays as it is. Without `start` all valid times lie in the test period, of which the fit knew nothing.
+
+        Args:
+            series: as for `predict`.
+            start: the first init time; what lies before it is left out.
+            stride: steps from one init time to the next.
+            horizon: how many steps to forecast; as fitted by default.
+            batch_size: see `predict`.
+            backend: see `predict`.
+            refuse: see `predict`.
+
+        Raises:
+            StforecastError: ARGUMENT for a stride below 1; TIME_RANGE if there is no init time from `start` on, or no
+                test period in the series; what `predict` raises.
+        """
+        if stride < 1:
+            raise StforecastError(ErrorKind.ARGUMENT, f"stride must be at least 1, not {stride}")
+        inits = self.init_times(series, part="test" if start is None else None, horizon=horizon)
+        if start is not None:
+            (first,) = parse_times(start, name="start")
+            if not len(inits) or first > inits[-1]:
+                raise StforecastError(
+                    ErrorKind.TIME_RANGE,
+                    f"from {show_time(first)} on no init time has a whole history and whole truth; the last one that "
+                    f"has is {show_time(inits[-1]) if len(inits) else 'none'}",
+                )
+            inits = inits[inits >= first]
+        # Of steps, not of init times that there are: behind a gap the rhythm is still the same.
+        inits = inits[(inits - inits[0]) % (stride * self.step) == np.timedelta64(0)]
+        return self.predict(
+            series, init_times=inits, horizon=horizon, batch_size=batch_size, backend=backend, refuse=refuse
+        )
+
+    def residuals(self, series: xr.Dataset, **options: Any) -> xr.Dataset:
+        """Truth minus forecast, (init_time, lead_time, [level,] Y, X), in the units of the series.
+
+        Args:
+            series: as for `predict`.
+            options: as for `backtest`.
+
+        Raises:
+            StforecastError: what `backtest` raises.
+        """
+        forecast = self.backtest(series, **options)
+        truth = on_grid_of(series, forecast, name="the series")
+        inits, leads = (forecast[name].to_numpy() for name in ("init_time", "lead_time"))
+        observed = frames_at(truth, inits[:, None] + leads, inits, leads, source="truth")
+        with xr.set_options(keep_attrs=True):  # type: ignore[no-untyped-call]  # xarray has no types for it
+            return forecast.assign({name: observed[name] - forecast[name] for name in forecast.data_vars})
 
     def _aligned(self, series: xr.Dataset) -> Alignment:
         """The model's variables and cells out of a series, whatever else it has; refused if they are not there."""

@@ -231,6 +231,46 @@ def test_verified_forecasts_are_all_whose_valid_times_lie_in_the_part(
     np.testing.assert_array_equal(forecaster.init_times(stored, part="test", horizon=1), times[63:79])
 
 
+@pytest.mark.parametrize("stride", [1, 4])
+def test_a_backtest_is_a_forecast_from_each_init_time_of_the_test_period(
+    stored: xr.Dataset, forecaster: Forecaster, stride: int
+) -> None:
+    expected = forecaster.predict(stored, init_times=forecaster.init_times(stored, part="test")[::stride])
+    xr.testing.assert_identical(forecaster.backtest(stored, stride=stride), expected)
+
+
+def test_a_backtest_keeps_its_rhythm_behind_a_gap(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    gappy = stored.isel(time=[row for row in range(80) if row != 30])
+    inits = forecaster.backtest(gappy, start="2016-01-05", stride=4, horizon=2)["init_time"].to_numpy()
+    rows = np.searchsorted(stored["time"].to_numpy(), inits)
+    # Rows 29 and 30 have no whole truth, 31 to 33 no whole history.
+    np.testing.assert_array_equal(rows, [row for row in range(16, 78, 4) if row not in (28, 32)])
+
+
+def test_residuals_are_truth_minus_forecast(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    forecast = forecaster.backtest(stored, stride=3)
+    residuals = forecaster.residuals(stored, stride=3)
+    truth = stored.sel(time=forecast["valid_time"]).drop_vars("time")
+    for name in ("t2m", "u10"):
+        np.testing.assert_allclose(residuals[name] + forecast[name], truth[name], rtol=1e-6)
+        assert residuals[name].attrs["units"] == "K"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "match"),
+    [
+        ({"stride": 0}, ErrorKind.ARGUMENT, "stride must be at least 1, not 0"),
+        ({"start": "2017"}, ErrorKind.TIME_RANGE, "from 2017-01-01T00:00 on no init time has .* 2016-01-20T00:00"),
+    ],
+)
+def test_a_backtest_of_nothing_is_named(
+    stored: xr.Dataset, forecaster: Forecaster, options: dict, kind: ErrorKind, match: str
+) -> None:
+    with pytest.raises(StforecastError, match=match) as caught:
+        forecaster.backtest(stored, **options)
+    assert caught.value.kind == kind
+
+
 def test_a_horizon_longer_than_the_part_is_named(stored: xr.Dataset, forecaster: Forecaster) -> None:
     with pytest.raises(
         StforecastError, match="no forecast of 30 steps from 4 frames lies in the test period, which has 16"
