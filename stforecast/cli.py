@@ -63,6 +63,14 @@ class PresetChoice(StrEnum):
     TRAFFIC = "traffic"
 
 
+class RefuseChoice(StrEnum):
+    """Which forecasts are refused."""
+
+    NOTHING = "nothing"
+    IMPOSSIBLE = "impossible"
+    DRIFT = "drift"
+
+
 class BackendChoice(StrEnum):
     """What computes a network."""
 
@@ -338,9 +346,12 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="The folder of a fitted model.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="The folder of a fitted model, the name of a packaged one, or auto for the one that fits."),
+    ],
     data: DataPath,
-    output: Annotated[Path, typer.Argument(help="The netCDF file to write, e.g. forecast.nc.")],
+    output: Annotated[Path, typer.Argument(help="What to write, e.g. forecast.nc or forecast.zarr.")],
     init: Annotated[
         list[str] | None, typer.Option(help="The last frame to see, e.g. 2018-06-01T12; repeat for several.")
     ] = None,
@@ -352,24 +363,50 @@ def predict(
     backend: Annotated[
         BackendChoice | None, typer.Option(help="What computes the network; by default what repays its preparation.")
     ] = None,
+    refuse: Annotated[
+        RefuseChoice, typer.Option(help="Which forecasts are refused; what is not is flagged.")
+    ] = RefuseChoice.IMPOSSIBLE,
     source: SourceName = None,
 ) -> None:
-    """Forecast from the last frames of the data, or from the init times that are named."""
-    _check_output(output, ".nc")
+    """Forecast from the last frames of the data, or from the init times that are named.
+
+    What was interrupted is gone on with by the same command.
+    """
+    _check_output(output, ".nc", ".zarr")
     if part is not None and init:
         raise StforecastError(ErrorKind.ARGUMENT, "--init and --part exclude each other; give one of them")
     if part is None and every > 1:
         raise StforecastError(ErrorKind.ARGUMENT, "--every is of use only with --part")
-    forecaster = stf.Forecaster.load(model)
+    from stforecast.prediction import forecaster_for
+    from stforecast.pretrained import load_model
+
+    known = None if model == "auto" else load_model(model)
     series = _open(data, source)
     init_times: npt.ArrayLike | None = init
+    forecaster = forecaster_for(series, known, init_times=init_times)
     if part is not None:
         init_times = forecaster.init_times(series, part=part.value, horizon=horizon)[::every]
-    forecast = stf.predict(
-        series, forecaster, init_times=init_times, horizon=horizon, backend=None if backend is None else backend.value
-    )
-    stf.write_forecast(forecast, output)
+    with _unwound():
+        forecast = stf.predict(
+            series,
+            forecaster,
+            init_times=init_times,
+            horizon=horizon,
+            output=output,
+            backend=None if backend is None else backend.value,
+            refuse=refuse.value,
+            progress=True,
+        )
     typer.echo(f"{output}: {', '.join(map(str, forecast.data_vars))}, {dict(forecast.sizes)}")
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with the package, and what each of them forecasts."""
+    from stforecast.pretrained import packaged_model
+
+    for name in stf.packaged_models():
+        typer.echo(f"{name}: {packaged_model(name)}")
 
 
 def _check_output(path: Path, *endings: str) -> None:

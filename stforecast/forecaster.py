@@ -75,6 +75,13 @@ class Forecaster:
     training: Mapping[str, Any] = field(repr=False)
     envelope: Envelope | None = field(default=None, repr=False)
 
+    def __str__(self) -> str:
+        variables = ", ".join(
+            f"{item.name} ({item.units}{f', {len(item.levels)} levels' if item.levels else ''})"
+            for item in self.channels.variables
+        )
+        return f"{variables} on {self.grid}, {self.horizon} steps of {show_step(self.step)} from {self.history} frames"
+
     def predict(
         self,
         series: xr.Dataset,

@@ -4,7 +4,7 @@ import functools
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from stforecast.forecaster import Forecaster, Plan
 from stforecast.forecasts import open_forecast, open_group, write_forecast, write_region, write_template
 from stforecast.guards import FLAG_ATTRS, Refuse
 from stforecast.models.inference import Backend
-from stforecast.pretrained import packaged_model, packaged_models
+from stforecast.pretrained import load_model, packaged_model, packaged_models
 from stforecast.store.tasks import run_tasks
 from stforecast.store.versions import lock, recall, remember, staging_of
 from stforecast.time_axis import show_time
@@ -85,10 +85,8 @@ def predict(
     if output is not None:
         _check_output(Path(output))
 
-    def plan_of(forecaster: Forecaster) -> Plan:
-        return forecaster.plan(dataset, init_times=init_times, horizon=horizon, backend=backend)
-
-    plan = _plan_of_packaged(plan_of) if model is None else plan_of(_forecaster(model))
+    forecaster = forecaster_for(dataset, model, init_times=init_times)
+    plan = forecaster.plan(dataset, init_times=init_times, horizon=horizon, backend=backend)
     if output is not None:
         return _written(plan, Path(output), refuse, memory_limit, progress)
     if any(variable.chunks is not None for variable in plan.alignment.found.data_vars.values()):
@@ -98,27 +96,39 @@ def predict(
     return forecast
 
 
-def _forecaster(model: Forecaster | str | Path) -> Forecaster:
+def forecaster_for(
+    dataset: xr.Dataset,
+    model: Forecaster | str | Path | None = None,
+    *,
+    init_times: npt.ArrayLike | None = None,
+) -> Forecaster:
+    """The forecaster that `predict` uses: the given one, one by its folder or name, or the packaged one that fits.
+
+    Args:
+        dataset: (time, [level,] Y, X), what is to be forecast.
+        model: see `predict`.
+        init_times: when forecasts are to begin; the last time of the dataset by default.
+
+    Raises:
+        StforecastError: ARGUMENT if no packaged model fits, saying for each why; FILE_MISSING for an unknown name; what
+            `Forecaster.load` refuses.
+    """
     if isinstance(model, Forecaster):
         return model
-    if isinstance(model, str) and not Path(model).exists() and model == Path(model).name:
-        return packaged_model(model)
-    return Forecaster.load(model)
-
-
-def _plan_of_packaged(plan_of: Callable[[Forecaster], Plan]) -> Plan:
-    """The forecast by the packaged model that fits."""
-    reasons, plans = {}, {}
+    if model is not None:
+        return load_model(model)
+    reasons, fitting = {}, []
     for name in packaged_models():
         try:
-            plans[name] = plan_of(packaged_model(name))
+            packaged_model(name).plan(dataset, init_times=init_times)
+            fitting.append(name)
         except StforecastError as error:
             reasons[name] = error
-    if len(plans) == 1:
-        return next(iter(plans.values()))
-    if plans:
+    if len(fitting) == 1:
+        return packaged_model(fitting[0])
+    if fitting:
         raise StforecastError(
-            ErrorKind.ARGUMENT, f"several packaged models fit: {', '.join(plans)}; name one of them with model="
+            ErrorKind.ARGUMENT, f"several packaged models fit: {', '.join(fitting)}; name one of them with model="
         )
     why = "".join(f"\n  {name}: {error}" for name, error in reasons.items())
     raise StforecastError(

@@ -14,16 +14,31 @@ def packaged_models() -> tuple[str, ...]:
     return tuple(sorted(folder.name for folder in _FOLDER.iterdir() if (folder / MODEL_FILE).is_file()))
 
 
+def _listed() -> str:
+    return ", ".join(packaged_models()) or "none"
+
+
+def load_model(model: str | Path) -> Forecaster:
+    """The forecaster of a folder, or the packaged one of a name.
+
+    Raises:
+        StforecastError: FILE_MISSING for a name that is neither; what `Forecaster.load` refuses.
+    """
+    if isinstance(model, str) and not Path(model).exists() and model == Path(model).name:
+        return packaged_model(model)
+    return Forecaster.load(model)
+
+
 @cache
 def packaged_model(name: str) -> Forecaster:
     """The packaged model of a name; loaded once.
 
     Raises:
-        StforecastError: ARGUMENT for another name.
+        StforecastError: FILE_MISSING for another name.
     """
     if name not in packaged_models():
         raise StforecastError(
-            ErrorKind.ARGUMENT,
-            f"there is no packaged model {name!r}, nor a folder of that name; there are {', '.join(packaged_models())}",
+            ErrorKind.FILE_MISSING,
+            f"there is no packaged model {name!r}, nor a folder of that name; packaged are {_listed()}",
         )
     return Forecaster.load(_FOLDER / name)

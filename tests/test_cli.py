@@ -298,7 +298,8 @@ def test_a_model_is_not_fitted_into_a_folder_that_is_there(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    "verb", ["sample", "inspect", "prepare", "append", "validate", "fit", "predict", "evaluate", "plot"]
+    "verb",
+    ["sample", "inspect", "prepare", "append", "validate", "fit", "predict", "models", "evaluate", "plot"],
 )
 def test_each_verb_explains_itself(verb: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert run(verb, "--help", monkeypatch=monkeypatch) == 0
@@ -309,7 +310,9 @@ def test_the_installed_command_shows_no_traceback(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("stforecast")), "predict", "nowhere", "nothing", "out.nc"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 3
-    assert done.stderr == "stforecast: nowhere is no saved forecaster: model.json is missing [FILE_MISSING]\n"
+    assert done.stderr.startswith("stforecast: there is no packaged model 'nowhere', nor a folder of that name; pack")
+    assert done.stderr.endswith(" [FILE_MISSING]\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_samples_are_listed_as_they_are_written(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -195,7 +195,9 @@ def test_an_output_is_not_overwritten_and_named_before_the_work(
 
 
 def test_a_name_that_is_no_model_is_told_with_those_that_are(series: xr.Dataset) -> None:
-    with pytest.raises(StforecastError, match="there is no packaged model 'wether', nor a folder of that name; there"):
+    with pytest.raises(
+        StforecastError, match="there is no packaged model 'wether', nor a folder of that name; packaged are"
+    ):
         predict(series, "wether")
 
 
