@@ -288,10 +288,11 @@ class LaggedRegression:
     def fit(series: xr.Dataset, *, horizon: int, history: int = 8, robust: bool = False) -> "LaggedRegression":
         """The regression of a training part, (time, [level,] Y, X), for lead times of 1..horizon steps.
 
-        It is read in blocks of time. Windows with a gap in them are left out.
+        It is read in blocks of time. Windows with a gap in them are left out, and so are, cell by cell, those in which
+        a channel that the regression sees is NaN. A cell with less than four whole windows keeps to its cycle.
 
         Args:
-            series: the training part, without NaN.
+            series: the training part.
             horizon: how many steps to forecast.
             history: how many frames to see.
             robust: where the cycle is one of weekdays, leave out odd days from it, and weight a window the less the
@@ -710,6 +711,7 @@ def _pairs(times: Times, origins: Times, lead: np.timedelta64) -> tuple[Position
 
 # With more features than these, a channel sees only its own lags: normal equations grow with their square.
 _MOST_FEATURES = 48
+_FEWEST_WINDOWS = 4
 # A day's weight, see `_day_weights`, is this where it departs twice as far as the median day does.
 _LEAST_USUAL = 1 / (1 + 2**2)
 # Of two days of a weekday both are as far from their median.
@@ -751,35 +753,45 @@ class _Normal:
         features: (group, feature, feature), sums of products.
         products: (group, feature, target).
         squares: (group, target).
-        count: the sum of the windows' weights.
+        windows: how many there are, (group,).
+        count: the sum of their weights, (group,).
     """
 
     features: Floats
     products: Floats
     squares: Floats
-    count: float = 0.0
+    windows: Floats
+    count: Floats
 
     @classmethod
     def empty(cls, groups: int, features: int, targets: int) -> "_Normal":
         products = np.zeros((groups, features, targets))
-        return cls(np.zeros((groups, features, features)), products, np.zeros((groups, targets)))
+        squares, windows, count = np.zeros((groups, targets)), np.zeros(groups), np.zeros(groups)
+        return cls(np.zeros((groups, features, features)), products, squares, windows, count)
 
     def add(self, seen: Floats, wanted: Floats, weights: Floats) -> None:
-        """Windows' features (window, feature, group), targets (window, target, group) and weights (window,)."""
+        """Windows' features (window, feature, group), targets (window, target, group) and weights (window,).
+
+        A window that is not finite as a whole is left out of its group.
+        """
+        is_whole = np.isfinite(np.concatenate([seen, wanted], axis=1)).all(axis=1)
+        if not is_whole.all():
+            seen, wanted = (np.where(is_whole[:, None], some, 0.0) for some in (seen, wanted))
         root = np.sqrt(weights)[:, None, None]
         a, b = (np.ascontiguousarray((some * root).transpose(2, 1, 0)) for some in (seen, wanted))
         self.features += a @ a.transpose(0, 2, 1)
         self.products += a @ b.transpose(0, 2, 1)
         self.squares += np.square(b).sum(axis=2)
-        self.count += float(weights.sum())
+        self.windows += is_whole.sum(axis=0)
+        self.count += weights @ is_whole
 
     def __add__(self, other: "_Normal") -> "_Normal":
         both = (self.features + other.features, self.products + other.products, self.squares + other.squares)
-        return _Normal(*both, self.count + other.count)
+        return _Normal(*both, self.windows + other.windows, self.count + other.count)
 
     def solve(self, ridge: float) -> Floats:
         """Coefficients (group, feature, target) with a ridge in units of each feature's variance."""
-        variance = np.maximum(np.einsum("gff->gf", self.features), 1e-12 * self.count + 1e-300)
+        variance = np.maximum(np.einsum("gff->gf", self.features), 1e-12 * self.count[:, None] + 1e-300)
         scale = np.sqrt(variance)
         scaled = self.features / scale[:, :, None] / scale[:, None, :]
         scaled += (ridge + 1e-9) * np.eye(scaled.shape[1])
@@ -790,7 +802,7 @@ class _Normal:
         """The mean square error of some coefficients on these windows, (group, target)."""
         fitted = np.einsum("gft,gft->gt", coefficients, self.products)
         again = np.einsum("gft,gfk,gkt->gt", coefficients, self.features, coefficients, optimize=True)
-        squares: Floats = np.maximum(self.squares - 2 * fitted + again, 0) / max(self.count, 1e-300)
+        squares: Floats = np.maximum(self.squares - 2 * fitted + again, 0) / np.maximum(self.count, 1e-300)[:, None]
         return squares
 
 
@@ -803,11 +815,11 @@ def _fit_regression(
     length = history + horizon
     starts = np.arange(len(times) - length + 1)
     starts = starts[times[starts + length - 1] - times[starts] == (length - 1) * step]
-    if len(starts) < 4:
+    if len(starts) < _FEWEST_WINDOWS:
         raise StforecastError(
             ErrorKind.TIME_SHORT,
-            f"a regression on {history} frames for {horizon} steps wants 4 windows without a gap in the training part, "
-            f"which has {len(starts)}; take a shorter history or horizon",
+            f"a regression on {history} frames for {horizon} steps wants {_FEWEST_WINDOWS} windows without a gap in "
+            f"the training part, which has {len(starts)}; take a shorter history or horizon",
         )
     shapes = {name: _ordered(series[name], time).shape[1:] for name in names}
     channels = sum(shape[0] if len(shape) == 3 else 1 for shape in shapes.values())
@@ -818,7 +830,9 @@ def _fit_regression(
     is_weighted = robust and isinstance(cycle, HistoricalAverage)
     by_day = _day_weights(series, cycle) if is_weighted else None
     early, late = (_Normal.empty(groups, features, targets) for _ in range(2))
-    power, late_from = np.zeros((channels, y, x)), starts[len(starts) * 3 // 4]
+    power, seen, late_from = np.zeros((channels, y, x)), np.zeros((channels, y, x)), starts[len(starts) * 3 // 4]
+    # A few windows at a time: each holds all its frames.
+    at_once = min(max(BLOCK_BYTES // (8 * length * channels * y * x), 1), 64)
     largest = max((series[name] for name in names), key=lambda variable: variable.size)
     for rows in blocks_of(largest, time):
         own = starts[(starts >= rows.start) & (starts < rows.stop)]
@@ -829,17 +843,20 @@ def _fit_regression(
             for name in names
         }
         anomalies = _channels(read)[:, 0]
-        power += np.square(anomalies[: rows.stop - rows.start]).sum(axis=0)
+        own_frames = anomalies[: rows.stop - rows.start]
+        is_there = np.isfinite(own_frames)
+        power += np.square(own_frames, out=np.zeros_like(own_frames), where=is_there).sum(axis=0)
+        seen += is_there.sum(axis=0)
         for part, some in ((early, own[own < late_from]), (late, own[own >= late_from])):
-            # A few windows at a time: each holds all its frames.
-            for first in range(0, len(some), 64):
-                chosen = some[first : first + 64] - rows.start
+            for first in range(0, len(some), at_once):
+                chosen = some[first : first + at_once] - rows.start
                 windows = anomalies[chosen[:, None] + np.arange(length)]
                 weights = np.ones(len(chosen)) if by_day is None else by_day[chosen + rows.start + history]
                 part.add(_grouped(windows[:, :history], is_joint), _grouped(windows[:, history:], is_joint), weights)
     errors = [late.error(early.solve(ridge)).sum() for ridge in _RIDGES]
     both = early + late
     solved = both.solve(_RIDGES[int(np.argmin(errors))])
+    solved[both.windows < _FEWEST_WINDOWS] = 0
     error = np.sqrt(both.error(solved))
     shape = (features, horizon, channels, y, x)
     if is_joint:
@@ -849,7 +866,7 @@ def _fit_regression(
         solved = solved.reshape(channels, y, x, features, horizon).transpose(4, 3, 0, 1, 2)
         error = error.reshape(channels, y, x, horizon).transpose(3, 0, 1, 2)
     assert solved.shape == (shape[1], shape[0], *shape[2:])
-    spread = np.sqrt(power / len(times))
+    spread = np.sqrt(_mean(power, seen, otherwise=np.array(0.0)))
     leads = {"lead_time": step * np.arange(1, horizon + 1)}
     return LaggedRegression(
         cycle,

@@ -595,6 +595,37 @@ def test_a_regression_needs_windows_and_knows_its_lead_times() -> None:
         fitted.predict(make_series(60), horizon=3)
 
 
+def test_nan_is_to_a_regression_as_a_frame_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One ridge, because all cells together choose among several.
+    monkeypatch.setattr(baselines, "_RIDGES", (0.01,))
+    series = autoregressive(0.8, 1400, 6, "5h")  # 291 days, so that the cycle is a constant
+    rows = np.sort(np.random.default_rng(5).choice(1400, 40, replace=False))
+    spoiled = series.copy(deep=True)
+    spoiled["x"][rows, 0, 2] = np.nan
+    whole, with_nan, without = (
+        LaggedRegression.fit(some, horizon=2, history=3) for some in (series, spoiled, series.drop_isel(time=rows))
+    )
+    for name in ("coefficients", "error", "spread"):
+        found, absent, known = (getattr(some, name)["x"] for some in (with_nan, without, whole))
+        np.testing.assert_allclose(found[..., 2], absent[..., 2], rtol=1e-9)
+        others = [0, 1, 3, 4, 5]
+        np.testing.assert_array_equal(found[..., others], known[..., others])
+        assert not np.array_equal(found[..., 2], known[..., 2])
+
+
+@pytest.mark.parametrize("variables", [("t2m",), ("t2m", "u10")])
+@pytest.mark.parametrize("seen", [0, 6])
+def test_a_cell_that_is_hardly_ever_seen_keeps_to_its_cycle(variables: tuple[str, ...], seen: int) -> None:
+    series = make_series(200, variables=variables)
+    series["t2m"][seen:, 0, 0] = np.nan
+    fitted = LaggedRegression.fit(series, horizon=2, history=3)
+    assert (fitted.coefficients["t2m"][..., 0, 0] == 0).all()
+    assert (fitted.coefficients["t2m"][..., 1, 1] != 0).all()
+    forecast = fitted.predict(series, horizon=2)["t2m"].to_numpy()
+    assert np.isnan(forecast[..., 0, 0]).all()
+    assert np.isfinite(forecast).sum() == forecast.size - 2
+
+
 def test_a_blizzard_does_not_make_the_rule_of_a_robust_regression() -> None:
     city, blizzard = city_with_a_blizzard()
     clean = LaggedRegression.fit(city, horizon=2, history=4, robust=True).coefficients["inflow"]
