@@ -34,6 +34,14 @@ def prepared(series: xr.Dataset, path: Path, **options: object) -> xr.Dataset:
     return prepare(series, path, Split.by_fraction(series["time"].to_numpy()), **options).load()
 
 
+def a_corrected_guess(columns: TimeColumns, **sizes: object) -> CorrectedFirstGuess:
+    def build(*numbers: int) -> TAU:
+        named = dict(zip(("history", "channels", "horizon", "output_channels"), numbers, strict=True))
+        return TAU(**named, hidden_spatial=4, hidden_temporal=8, temporal_layers=2)
+
+    return CorrectedFirstGuess(build, columns, **sizes)
+
+
 def without_correction(forecaster: Forecaster) -> Forecaster:
     network = forecaster.network
     assert isinstance(network, CorrectedFirstGuess)
@@ -269,23 +277,34 @@ def test_a_configuration_that_cannot_be_is_refused(options: dict, match: str) ->
     assert caught.value.kind == ErrorKind.ARGUMENT
 
 
+@pytest.mark.parametrize("is_joint", [False, True])
+@pytest.mark.parametrize("columns", [TimeColumns(2, 2, 0), TimeColumns(0, 0, 6 * 3600)], ids=["seasons", "weekdays"])
+def test_mixed_precision_leaves_the_first_guess_alone(columns: TimeColumns, is_joint: bool) -> None:
+    torch.manual_seed(0)
+    network = a_corrected_guess(columns, history=3, horizon=2, channels=2, is_joint=is_joint, grid=(4, 6))
+    for name in ("cycle", "regression", "error", "spread"):
+        getattr(network, name).uniform_(0.5, 1.5)
+    frames, times = torch.randn(2, 3, 2, 4, 6), make_times(6)
+    told = torch.from_numpy(columns.of(np.stack([times[:5], times[1:]])))
+    with torch.no_grad():
+        # A fresh network corrects nothing.
+        expected = network(frames, told)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(frames, told)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        network.network.dec.readout.weight.uniform_(-1, 1)
+        expected = network(frames, told)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(frames, told)
+        assert found.dtype == torch.float32
+        assert 1e-4 < (found - expected).abs().max() < 0.3
+
+
 def test_the_sun_stands_where_it_does() -> None:
     """Noon at the equinox over the equator, midnight there, the polar night, and sunrise in Berlin of the almanac."""
     columns = TimeColumns(0, 0, 86400, has_sun=True)
-    network = CorrectedFirstGuess(
-        lambda *sizes: TAU(
-            **dict(zip(("history", "channels", "horizon", "output_channels"), sizes, strict=True)),
-            hidden_spatial=4,
-            hidden_temporal=8,
-            temporal_layers=2,
-        ),
-        columns,
-        history=1,
-        horizon=1,
-        channels=1,
-        is_joint=True,
-        grid=(4, 2),
-    )
+    network = a_corrected_guess(columns, history=1, horizon=1, channels=1, is_joint=True, grid=(4, 2))
     axes = np.array([-80.0, 0.0, 52.5, 80.0]), np.array([0.0, 13.4])
     grid = Grid("latitude", "longitude", *axes, is_geographic=True)
     network.direction.copy_(torch.from_numpy(_direction(grid)))

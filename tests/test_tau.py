@@ -1,5 +1,7 @@
 """TAU against its published table of weights, a NumPy reference of its blocks, and the laws of its rollout."""
 
+import copy
+import io
 import math
 
 import numpy as np
@@ -513,6 +515,15 @@ def test_gradient_flows_through_all_calls_of_a_rollout() -> None:
     rollout(lambda history: 2 * history, frames, 9)[:, -3:].sum().backward()
     assert frames.grad is not None
     assert (frames.grad == 8).all()
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_a_network_may_be_sent_to_another_process(circular: bool) -> None:
+    network, frames, sent = small(circular=circular), frames_of(y=6, x=12), io.BytesIO()
+    torch.save(network, sent)
+    sent.seek(0)
+    for again in (torch.load(sent, weights_only=False), copy.deepcopy(network)):
+        torch.testing.assert_close(again(frames), network(frames), rtol=0, atol=0)
 
 
 def test_a_circular_network_turns_with_the_globe() -> None:

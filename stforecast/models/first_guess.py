@@ -7,6 +7,7 @@ of a time, p planes that tell of a place.
 # ruff: noqa: D102  # what a module's forward returns is the first line of the module
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -94,6 +95,8 @@ class CorrectedFirstGuess(nn.Module):
 
     Where the sun is told, one plane more is the cosine of its zenith angle, 0 at night.
 
+    Under mixed precision cycle and regression are computed in float32 all the same; only the correction is not.
+
     A frame at a time that the clock skips has no departure, and where things are counted nothing is forecast for it.
 
     All tables are buffers, so they are part of the weights. They start empty; see `fill`.
@@ -155,10 +158,11 @@ class CorrectedFirstGuess(nn.Module):
 
     def forward(self, frames: Tensor, times: Tensor, lagged: Tensor | None = None) -> Tensor:
         length = self.history + self.horizon
-        cycle, spread = self._cycle_at(times[:, :length]), cast(Tensor, self.spread)
         is_shown = times[:, :length, -1, None, None, None]
-        anomalies = (frames - cycle[:, : self.history]) * is_shown[:, : self.history]
-        guess = self._guess(anomalies)
+        with _in_full_precision(frames.device.type):
+            cycle, spread = self._cycle_at(times[:, :length]), cast(Tensor, self.spread)
+            anomalies = (frames - cycle[:, : self.history]) * is_shown[:, : self.history]
+            guess = self._guess(anomalies)
         seen = [torch.cat([anomalies, guess], dim=1) / spread, cycle]
         if lagged is not None:
             # A frame that is not there says nothing, as one that is just what the cycle says.
@@ -198,3 +202,9 @@ class CorrectedFirstGuess(nn.Module):
         if self.columns.slot_seconds:
             return table[times[..., 0].long()]
         return torch.einsum("bnk,kcyx->bncyx", times[..., : self.columns.cycle], table)
+
+
+def _in_full_precision(device: str) -> AbstractContextManager[object]:
+    """Keeps mixed precision off sums and products whose result is forecast as it is, and not a correction."""
+    # Exporters need not know of a context that changes nothing.
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

@@ -12,6 +12,7 @@ Shapes: b samples, t frames (the history), c channels, y rows, x columns; d is t
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -407,7 +408,12 @@ def _make_circular(convolution: nn.Conv2d) -> None:
     assert isinstance(convolution.padding, tuple)
     rows, columns = convolution.padding
     convolution.padding = (rows, 0)
-    convolution.register_forward_pre_hook(lambda _, images: _wrapped(images[0], columns))
+    # A lambda would keep the network from being pickled, and so from being sent to another process.
+    convolution.register_forward_pre_hook(partial(_wrap, columns))
+
+
+def _wrap(columns: int, _: nn.Module, images: tuple[Tensor]) -> Tensor:
+    return _wrapped(images[0], columns)
 
 
 def _wrapped(images: Tensor, columns: int) -> Tensor:
