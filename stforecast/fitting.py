@@ -81,10 +81,11 @@ def fit(
 
     Raises:
         StforecastError: ARGUMENT for a series without split and statistics; TIME_FREQ for lags between two steps;
-            TIME_SHORT, naming the part, if a part has not one whole window; MEMORY_BUDGET, naming what it takes, if a
-            series that was not given by its store's path does not fit, or not even a stream; NAN or INF for values that
-            are not finite; TRAIN_DIVERGED if the loss stops being finite; RESUME_MISMATCH, naming what differs, if the
-            run was begun otherwise; PERMISSION for a run's folder that cannot be made or written.
+            TIME_SHORT, naming the part, if a part has not one whole window, or naming the times of day of a mean cycle
+            that the training period lacks; MEMORY_BUDGET, naming what it takes, if a series that was not given by its
+            store's path does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED
+            if the loss stops being finite; RESUME_MISMATCH, naming what differs, if the run was begun otherwise;
+            PERMISSION for a run's folder that cannot be made or written.
     """
     # Lightning takes seconds to import, and a forecast does without it.
     from stforecast.presets import Preset, preset_of
@@ -125,6 +126,8 @@ def fit(
     if size.sees_anomalies:
         part = opened.isel(time=rows["train"])
         tables = Tables.of(part, normalization, channels, history=history, horizon=horizon).of_config(size)
+        for name, length in horizons.items():
+            tables.check_known(times[np.unique(starts[name][:, None] + np.arange(history + length))])
         shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes), is_joint=tables.is_joint)
         context = replace(context, columns=tables.columns, **_frames_for_lags(windows, size))
     area = None

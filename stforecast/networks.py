@@ -1,5 +1,6 @@
 """Which network is built for which data, and what it is told beside the frames of its history."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
@@ -202,7 +203,7 @@ class Tables:
         """The tables of a training part, (time, [level,] Y, X), in physical units; its fields (Y, X) become planes.
 
         Raises:
-            StforecastError: what `LaggedRegression.fit` raises.
+            StforecastError: what `LaggedRegression.fit` raises; INF for a static field that is infinite somewhere.
         """
         plain = normalization.apply(training)
         for variable in plain.data_vars.values():
@@ -245,6 +246,30 @@ class Tables:
         error = np.broadcast_to(self.spread, self.error.shape)
         return replace(chosen, regression=np.zeros_like(self.regression), error=error)
 
+    def check_known(self, times: Times) -> None:
+        """Refuse times of which the mean cycle says nothing.
+
+        A slot of the week that was never seen is forecast by the mean over all weekdays. What is left are times of day
+        that no day of the training period has.
+
+        Raises:
+            StforecastError: TIME_SHORT, naming the times of day.
+        """
+        if not self.columns.slot_seconds:
+            return
+        slots = self.columns.of(times)[:, 0].astype(np.intp)
+        is_known = np.isfinite(self.cycle.sum(axis=(1, 2, 3)))[slots]
+        unknown = np.unique(times[~is_known] - times[~is_known].astype("datetime64[D]")).astype("timedelta64[m]")
+        if len(unknown):
+            clock = [f"{minutes // 60:02}:{minutes % 60:02}" for minutes in unknown.astype(int).tolist()]
+            named = ", ".join(clock) if len(clock) < 5 else f"{clock[0]}, {clock[1]}, … {clock[-1]}"
+            raise StforecastError(
+                ErrorKind.TIME_SHORT,
+                f"the mean cycle is one of times of day, and the training period has no frame at {named}, which occur "
+                "in windows of training or validation; take a training period that has them, or "
+                "NetworkConfig(first_guess='last_frame')",
+            )
+
     def fill(self, network: nn.Module) -> None:
         """Write them into a network that was built for them."""
         assert isinstance(network, CorrectedFirstGuess)
@@ -284,7 +309,10 @@ def _direction(grid: Grid) -> Columns:
 
 
 def _planes(series: xr.Dataset) -> dict[str, Columns]:
-    """The static fields of a series, and where its cells are, of mean 0 and deviation 1; constants are left out."""
+    """The static fields of a series, and where its cells are, of mean 0 and deviation 1; constants are left out.
+
+    Where a field is NaN, as that of a coast's height over the sea may be, the network is told its mean.
+    """
     y, x = find_dims(series, "Y", "X")
     grid = Grid.of(series)
     fields = {
@@ -299,8 +327,16 @@ def _planes(series: xr.Dataset) -> dict[str, Columns]:
             fields["longitude"] = longitude
     found = {}
     for name, values in fields.items():
-        if np.isfinite(values).all() and values.std() > 1e-9 * max(abs(values.mean()), 1e-30):
-            found[name] = ((values - values.mean()) / values.std()).astype(np.float32)
+        is_known = ~np.isnan(values)
+        known = values[is_known]
+        if not np.isfinite(known).all():
+            raise StforecastError(
+                ErrorKind.INF, f"the static field {name} has infinite values; correct it, or drop it before the fit"
+            )
+        if not len(known):
+            warnings.warn(f"the static field {name} is NaN everywhere, so it is left out", stacklevel=2)
+        elif known.std() > 1e-9 * max(abs(known.mean()), 1e-30):
+            found[name] = np.where(is_known, (values - known.mean()) / known.std(), 0.0).astype(np.float32)
     return found
 
 

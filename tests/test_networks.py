@@ -249,6 +249,57 @@ def test_static_fields_and_places_are_told_and_constants_are_not(tmp_path: Path)
     )
 
 
+def test_where_a_static_field_is_nan_it_says_nothing(tmp_path: Path) -> None:
+    height = np.arange(24.0).reshape(4, 6)
+    height[height < 9] = np.nan
+
+    def with_field(values: np.ndarray, name: str) -> xr.Dataset:
+        fields = {"orography": (("latitude", "longitude"), values, {"units": "m"})}
+        return prepared(make_series(120).assign_coords(fields), tmp_path / name)
+
+    forecaster = fit(with_field(height, "s.zarr"), history=3, horizon=2, network=GUIDED, training=SHORT)
+    assert forecaster.shape.planes == ("orography", "sine of latitude")
+    plane = forecaster.network.state_dict()["planes"][0].numpy()
+    known = height[height >= 9]
+    np.testing.assert_allclose(plane[height >= 9], (known - known.mean()) / known.std(), rtol=1e-5)
+    assert (plane[np.isnan(height)] == 0).all()
+    with pytest.warns(UserWarning, match="the static field orography is NaN everywhere, so it is left out"):
+        nowhere = fit(
+            with_field(np.full((4, 6), np.nan), "n.zarr"), history=3, horizon=2, network=GUIDED, training=SHORT
+        )
+    assert nowhere.shape.planes == ("sine of latitude",)
+    with pytest.raises(StforecastError, match="the static field orography has infinite values") as caught:
+        fit(with_field(np.where(height > 9, height, np.inf), "i.zarr"), history=3, horizon=2, network=GUIDED)
+    assert caught.value.kind is ErrorKind.INF
+
+
+def test_weekdays_never_seen_are_forecast_by_the_others_and_times_of_day_are_refused(tmp_path: Path) -> None:
+    # From a Saturday to a Thursday, so no validation or test day has a weekday that was learnt from.
+    short = make_city(48 * 11).sel(time=slice("2016-01-09", "2016-01-14"))
+    split = Split(("2016-01-09", "2016-01-12"), ("2016-01-13", "2016-01-13"), ("2016-01-14", "2016-01-14"))
+    # No wave is like it, so the cycle is one of slots.
+    slots = np.tile(np.random.default_rng(1).uniform(0, 99, 48), 6).astype(np.float32)
+    for name in short.data_vars:
+        short[name] = short[name] + xr.DataArray(slots, dims="time")
+        short[name].attrs = {"units": "1", "valid_min": 0}
+    stored = prepare(short, tmp_path / "s.zarr", split).load()
+    forecaster = fit(stored, history=3, horizon=4, network=GUIDED, training=SHORT)
+    assert forecaster.shape.columns.slot_seconds == 1800
+    assert np.isfinite(forecaster.training["validation_loss"]).all()
+    assert np.isfinite(forecaster.predict(stored)["inflow"]).all()
+    is_night = short["time"].dt.hour < 6
+    in_training = short["time"] < np.datetime64("2016-01-13")
+    dark = short.isel(time=np.flatnonzero(~(is_night & in_training)))
+    dark = prepare(dark, tmp_path / "d.zarr", split, allow_gaps=True).load()
+    with pytest.raises(StforecastError, match="training period has no frame at 00:00, 00:30, … 05:30") as caught:
+        fit(dark, history=3, horizon=4, network=GUIDED, training=SHORT)
+    assert caught.value.kind is ErrorKind.TIME_SHORT
+    # Where no window has them either, they are not missed.
+    days = prepare(short.isel(time=np.flatnonzero(~is_night)), tmp_path / "l.zarr", split, allow_gaps=True).load()
+    forecaster = fit(days, history=3, horizon=4, network=GUIDED, training=SHORT)
+    assert np.isfinite(forecaster.training["validation_loss"]).all()
+
+
 @pytest.mark.parametrize(("history", "horizon"), [(4, 2), (2, 5), (1, 1)])
 @pytest.mark.parametrize("first_guess", ["none", "last_frame", "regression"])
 def test_input_and_output_may_differ_in_length(
