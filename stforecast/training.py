@@ -12,14 +12,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar, WeightAveraging
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ ToldBatch = tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]
 _RUN_FILE = "run.json"
 # What a run that is killed has to do again at most, beside the epoch's validation.
 _CHECKPOINT_SECONDS = 60
+_PRECISIONS = ("32-true", "bf16-mixed")
 # Epochs are told apart, judged and gone on with by one validation behind each.
 _OUR_OPTIONS = (
     "max_epochs",
@@ -149,6 +151,10 @@ class Run:
             return int(json.loads((folder / _RUN_FILE).read_bytes())["memory_limit"])
         return None
 
+    def told(self, **options: Any) -> "Run":
+        """The same run, its result decided besides by what Lightning was told."""
+        return replace(self, fingerprint={**self.fingerprint, **{f"lightning {k}": v for k, v in options.items()}})
+
     def write_down(self) -> None:
         """Write run.json: what was asked for, the data, the versions and the machine."""
         with replacing(self.folder / _RUN_FILE) as temporary:
@@ -251,14 +257,18 @@ class _Module(lightning.LightningModule):
 
     def mean_loss(self, part: str) -> float:
         """The mean loss over all windows of a part so far, of all processes; it starts anew afterwards."""
-        total, count = self.totals[part]
-        # Gathering moves to the device, and not every one has float64.
-        if self.trainer.world_size > 1:
-            gathered = self.all_gather(torch.tensor(self.totals[part], dtype=torch.float64))
-            assert isinstance(gathered, Tensor)
-            total, count = gathered.reshape(-1, 2).sum(dim=0).tolist()
+        total, count = self.of_all(torch.tensor(self.totals[part], dtype=torch.float64)).sum(dim=0).tolist()
         self.totals[part] = [0.0, 0.0]
         return float(total / count) if count else math.nan
+
+    def of_all(self, some: Tensor) -> Tensor:
+        """What each of the processes that train together has, (process, …); all of them must ask."""
+        # Gathering moves to the device, and not every one has float64.
+        if self.trainer.world_size == 1:
+            return some[None]
+        gathered = self.all_gather(some)
+        assert isinstance(gathered, Tensor)
+        return gathered.cpu()
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         parameters = [weights for group in optimizer.param_groups for weights in group["params"]]
@@ -294,10 +304,11 @@ class _Module(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["totals"] = {part: list(total) for part, total in self.totals.items()}
+        totals = {part: torch.tensor(total, dtype=torch.float64) for part, total in self.totals.items()}
+        checkpoint["totals"] = {part: self.of_all(total).tolist() for part, total in totals.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.totals = checkpoint["totals"]
+        self.totals = {part: list(total[self.trainer.global_rank]) for part, total in checkpoint["totals"].items()}
 
 
 @dataclass
@@ -336,6 +347,8 @@ class _KeepBest(Callback):
             "seconds": round(self.all_seconds, 1),
         }
         self.history.append(row)
+        # The loss of each step has the shorter name in a caller's logger.
+        module.log("training_loss_epoch", row["training_loss"], sync_dist=True)
         if self.table is not None and trainer.is_global_zero:
             with replacing(self.table) as temporary, temporary.open("w", newline="") as file:
                 writer = csv.DictWriter(file, fieldnames=list(row))
@@ -371,15 +384,15 @@ class _Patience(EarlyStopping):
 class _Checkpoints(Callback):
     """Saves where a fit is: after each epoch, each minute, and when it is asked to end.
 
-    The position in the pass and the state of the random generators are saved with the rest, so that a fit which goes on
-    is the same to the last bit.
+    The position in the pass and the state of the random generators, of each process, are saved with the rest, so that a
+    fit which goes on is the same to the last bit.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.saved = time.monotonic()
         self.interrupted = threading.Event()
-        self.random: dict[str, Any] | None = None
+        self.random: dict[str, Tensor] | None = None
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any, **__: Any
@@ -407,6 +420,9 @@ class _Checkpoints(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._save(trainer, trainer.current_epoch + 1, 0)
+        # There may be no other step that notices what fell into the validation.
+        if trainer.strategy.reduce_boolean_decision(self.interrupted.is_set(), all=False):
+            raise KeyboardInterrupt
 
     def _save(self, trainer: lightning.Trainer, passes: int, skip: int) -> None:
         self.position = {"passes": passes, "skip": skip}
@@ -418,10 +434,12 @@ class _Checkpoints(Callback):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        generators = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        module = cast(_Module, pl_module)
+        is_cuda = module.device.type == "cuda"
+        device = torch.cuda.get_rng_state(module.device) if is_cuda else torch.empty(0, dtype=torch.uint8)
         checkpoint["stforecast"] = {
             "fingerprint": dict(self.run.fingerprint),
-            "random": generators,
+            "random": {"cpu": module.of_all(torch.get_rng_state()), "cuda": module.of_all(device)},
             **self.position,
         }
 
@@ -435,26 +453,36 @@ class _Checkpoints(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.random is not None:
-            torch.set_rng_state(self.random["cpu"])
-            torch.cuda.set_rng_state_all(self.random["cuda"])
+            torch.set_rng_state(self.random["cpu"][trainer.global_rank])
+            if pl_module.device.type == "cuda" and self.random["cuda"].numel():
+                torch.cuda.set_rng_state(self.random["cuda"][trainer.global_rank], pl_module.device)
 
-    @contextmanager
-    def catching(self) -> Iterator[None]:
-        """Ends a fit behind the step that an interrupt falls into; a second interrupt ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = signal.getsignal(signal.SIGINT)
 
-        def catch(*_: Any) -> None:
-            self.interrupted.set()
-            signal.signal(signal.SIGINT, previous)
+@contextmanager
+def _catching(interrupted: threading.Event | None) -> Iterator[None]:
+    """Ends a fit that can be gone on with behind the step or the epoch that an interrupt falls into.
 
+    A second interrupt ends it at once, as the first one does any other fit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def catch(*_: Any) -> None:
+        assert interrupted is not None
+        interrupted.set()
+        signal.signal(signal.SIGINT, previous)
+
+    if interrupted is not None:
         signal.signal(signal.SIGINT, catch)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
+    try:
+        yield
+    finally:
+        # Lightning ignores interrupts from the first one on, and would leave that to the program that goes on.
+        signal.signal(signal.SIGINT, previous)
+    if interrupted is not None and interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def train(
@@ -487,7 +515,8 @@ def train(
     Raises:
         StforecastError: TRAIN_DIVERGED, naming epoch, batch and windows, when loss or gradient are not finite; or after
             an epoch without a finite validation loss; RESUME_MISMATCH, naming what differs, if the run was begun with
-            another configuration, other data or another version; ARGUMENT for an option that is not the caller's.
+            another configuration, other data, another version, precision or number of processes; ARGUMENT for an option
+            that is not the caller's, or that would give another network than the one that is saved.
     """
     options = dict(trainer_options or {})
     ours = [name for name in _OUR_OPTIONS if name in options]
@@ -524,10 +553,18 @@ def train(
             plugins=[WholeFiles()],
             **quiet | {"devices": 1, "logger": False, "log_every_n_steps": 10} | options,
         )
-        resumed = None if run is None else latest_checkpoint(run.checkpoints, run.fingerprint)
-        if run is not None and trainer.is_global_zero:
-            run.write_down()
-        with nullcontext() if checkpoints is None else checkpoints.catching():
+        _check_trainer(trainer)
+        resumed = None
+        if checkpoints is not None:
+            run = checkpoints.run = checkpoints.run.told(
+                processes=trainer.world_size,
+                precision=trainer.precision,
+                accumulate_grad_batches=trainer.accumulate_grad_batches,
+            )
+            resumed = latest_checkpoint(run.checkpoints, run.fingerprint)
+            if trainer.is_global_zero:
+                run.write_down()
+        with _catching(None if checkpoints is None else checkpoints.interrupted):
             try:
                 trainer.fit(module, ckpt_path=resumed, weights_only=True)
             except SystemExit as ended:
@@ -535,6 +572,9 @@ def train(
                 if trainer.received_sigterm:
                     raise SystemExit(128 + signal.SIGTERM) from ended
                 raise KeyboardInterrupt from ended
+            if trainer.received_sigterm:
+                # It fell behind the last step, where Lightning does not look any more.
+                raise SystemExit(128 + signal.SIGTERM)
     if not keep.weights:
         raise StforecastError(
             ErrorKind.TRAIN_DIVERGED,
@@ -547,6 +587,26 @@ def train(
     return TrainingRecord(
         keep.losses("training_loss"), keep.losses("validation_loss"), keep.best_epoch, round(keep.all_seconds, 1)
     )
+
+
+def _check_trainer(trainer: lightning.Trainer) -> None:
+    """Refuse what Lightning can do and a fit cannot.
+
+    Raises:
+        StforecastError: ARGUMENT, naming the option.
+    """
+    if trainer.precision not in _PRECISIONS:
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            f"precision must be {' or '.join(map(repr, _PRECISIONS))}, not {trainer.precision!r}: weights and tables "
+            "are kept in float32, and the range of float16 is too small for gradients as they are clipped here",
+        )
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            "a strategy that forks or spawns its processes brings nothing back from them; take strategy='ddp' in a "
+            "script, which starts each process by running the script",
+        )
 
 
 def _averaging(decay: float) -> WeightAveraging:

@@ -17,6 +17,7 @@ import pytest
 import torch
 import xarray as xr
 from factory import make_series
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from stforecast import training
@@ -195,6 +196,28 @@ def test_g18_an_interrupted_fit_keeps_the_step_that_it_was_in(
     assert fitted(stored, run=tmp_path / "run").weights_hash() == whole.weights_hash()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_an_interrupt_in_a_validation_ends_the_fit(
+    tmp_path: Path, stored: xr.Dataset, whole: Forecaster, epoch: int, is_kept: bool, number: signal.Signals
+) -> None:
+    class Signalled(training.Callback):
+        def on_validation_batch_start(self, trainer: object, *_: object) -> None:
+            if trainer.current_epoch == epoch:
+                os.kill(os.getpid(), number)
+
+    handlers = [signal.getsignal(some) for some in (signal.SIGINT, signal.SIGTERM)]
+    options = {"run": tmp_path / "run"} if is_kept else {}
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
+        fitted(stored, lightning={"callbacks": [Signalled()]}, **options)
+    assert caught.type is KeyboardInterrupt if number == signal.SIGINT else caught.value.code == 128 + number
+    assert [signal.getsignal(some) for some in (signal.SIGINT, signal.SIGTERM)] == handlers
+    if is_kept:
+        assert max((tmp_path / "run" / "checkpoints").iterdir()).stem == f"{7 * (epoch + 1):09d}"
+        assert fitted(stored, **options).weights_hash() == whole.weights_hash()
+
+
 def test_g07_a_kill_at_any_moment_leaves_a_checkpoint_to_go_on_from(
     tmp_path: Path, stored: xr.Dataset, whole: Forecaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +341,55 @@ def test_validation_is_weighted_as_training_is(stored: xr.Dataset) -> None:
 def test_when_a_fit_is_validated_cannot_be_told_to_lightning(stored: xr.Dataset, name: str) -> None:
     with pytest.raises(StforecastError, match=f"{name} cannot be told to Lightning"):
         fitted(stored, lightning={name: 1})
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "16-true"])
+def test_weights_of_another_precision_are_refused(stored: xr.Dataset, precision: str) -> None:
+    with pytest.raises(StforecastError, match=f"must be '32-true' or 'bf16-mixed', not '{precision}'") as caught:
+        fitted(stored, lightning={"precision": precision, "accelerator": "cpu"})
+    assert caught.value.kind == ErrorKind.ARGUMENT
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
+def test_processes_that_bring_nothing_back_are_refused(stored: xr.Dataset, strategy: str) -> None:
+    with pytest.raises(StforecastError, match="forks or spawns its processes brings nothing back from them") as caught:
+        fitted(stored, lightning={"strategy": strategy, "devices": 2, "accelerator": "cpu"})
+    assert caught.value.kind == ErrorKind.ARGUMENT
+
+
+def test_what_lightning_is_told_decides_whether_a_run_is_gone_on_with(tmp_path: Path, stored: xr.Dataset) -> None:
+    one = replace(CONFIG, epochs=1)
+    fitted(stored, one, run=tmp_path / "run", lightning={"accelerator": "cpu"})
+    for option, words in (
+        ({"precision": "bf16-mixed"}, "lightning precision was 32-true, now bf16-mixed"),
+        ({"accumulate_grad_batches": 2}, "lightning accumulate_grad_batches was 1, now 2"),
+        ({"devices": 2, "strategy": "ddp"}, "lightning processes was 1, now 2"),
+    ):
+        with pytest.raises(StforecastError, match=words) as caught:
+            fitted(stored, one, run=tmp_path / "run", lightning={"accelerator": "cpu", **option})
+        assert caught.value.kind == ErrorKind.RESUME_MISMATCH
+
+
+def test_a_logger_is_told_the_losses_of_each_epoch(tmp_path: Path, stored: xr.Dataset) -> None:
+    logger = CSVLogger(tmp_path)
+    training = fitted(stored, lightning={"logger": logger}).training
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["validation_loss"]]
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
+    for name, column in (("training_loss", "training_loss_epoch"), ("validation_loss", "validation_loss")):
+        np.testing.assert_allclose([float(row[column]) for row in rows], training[name], rtol=1e-5)
+
+
+def test_tensorboard_is_told_the_losses_of_each_epoch(tmp_path: Path, stored: xr.Dataset) -> None:
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
+    training = fitted(stored, lightning={"logger": TensorBoardLogger(tmp_path)}).training
+    (file,) = tmp_path.rglob("events.out.tfevents.*")
+    told = events.EventAccumulator(str(file))
+    told.Reload()
+    for name, column in (("training_loss", "training_loss_epoch"), ("validation_loss", "validation_loss")):
+        np.testing.assert_allclose([event.value for event in told.Scalars(column)], training[name], rtol=1e-5)
 
 
 def test_what_lightning_shows_may_be_told(stored: xr.Dataset) -> None:
