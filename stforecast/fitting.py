@@ -17,7 +17,7 @@ import xarray as xr
 from stforecast.channels import Channels
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import check_writable
-from stforecast.forecaster import Forecaster, versions_in_use
+from stforecast.forecaster import Forecaster, is_first_process, versions_in_use
 from stforecast.grid import Grid, check_finite, check_series
 from stforecast.guards import Envelope
 from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
@@ -74,9 +74,12 @@ def fit(
             free. The order in which a streamed store is learnt from follows from it, and so do the weights.
         run: a folder for checkpoints (each minute and epoch, the last two), run.json (what was asked for, of which
             data, with which versions), metrics.csv (losses by epoch) and loss_curve.png. A fit that was interrupted
-            there is gone on with, to the same weights bit by bit on the same machine and number of threads.
+            there is gone on with, to the same weights bit by bit on the same machine and number of threads. Another
+            number of processes or another precision is another fit.
         lightning: what to tell `lightning.Trainer` besides, e.g. {"devices": 2, "strategy": "ddp"}, {"precision":
-            "bf16-mixed"} or {"logger": TensorBoardLogger("logs")}.
+            "bf16-mixed"} or {"logger": TensorBoardLogger("logs")}, which gets training_loss by step, and by epoch
+            training_loss_epoch and validation_loss. When the fit is done, each of several processes goes on with the
+            caller's script.
         progress: whether to draw a progress bar.
 
     Raises:
@@ -161,7 +164,7 @@ def fit(
             trainer_options=lightning,
             progress=progress,
         )
-    if begun is not None:
+    if begun is not None and is_first_process():
         from stforecast.plot import save, training_curve
 
         save(training_curve(asdict(record)), begun.folder / "loss_curve.png")

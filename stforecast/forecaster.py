@@ -315,12 +315,15 @@ class Forecaster:
     def save(self, folder: str | Path) -> Path:
         """The folder, written whole or not at all: weights.safetensors, and model.json with all the rest.
 
-        model.json holds SHA-256 sums of the weights and of itself, which `load` checks.
+        model.json holds SHA-256 sums of the weights and of itself, which `load` checks. Of processes that train
+        together the first one writes, and the others return at once.
 
         Raises:
             StforecastError: OUTPUT_EXISTS if something is there already.
         """
         folder = Path(folder)
+        if not is_first_process():
+            return folder
         if folder.exists():
             raise StforecastError(
                 ErrorKind.OUTPUT_EXISTS, f"{folder} is there already; choose another folder or remove it"
@@ -747,6 +750,12 @@ def _read_described(path: Path) -> dict[str, Any]:
             ErrorKind.CKPT_CORRUPT, f"{path} was changed after it was written (its SHA-256 differs); take another copy"
         )
     return described
+
+
+def is_first_process() -> bool:
+    """Whether this process is to write what a fit made; of several that train together only one is."""
+    group = torch.distributed
+    return not (group.is_available() and group.is_initialized()) or group.get_rank() == 0
 
 
 def _version() -> str:

@@ -453,9 +453,11 @@ class _Checkpoints(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.random is not None:
-            torch.set_rng_state(self.random["cpu"][trainer.global_rank])
-            if pl_module.device.type == "cuda" and self.random["cuda"].numel():
-                torch.cuda.set_rng_state(self.random["cuda"][trainer.global_rank], pl_module.device)
+            # Torch 2.13 looks for the state where the memory begins, and crashes on a view that begins further on.
+            cpu, cuda = (self.random[kind][trainer.global_rank].clone() for kind in ("cpu", "cuda"))
+            torch.set_rng_state(cpu)
+            if pl_module.device.type == "cuda" and cuda.numel():
+                torch.cuda.set_rng_state(cuda, pl_module.device)
 
 
 @contextmanager

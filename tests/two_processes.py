@@ -1,15 +1,21 @@
-"""A fit by two processes, the second of which finds its checkpoints due at other steps; run by a test."""
+"""Fits by two processes, the second of which finds its checkpoints due at other steps; run by a test."""
 
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from stforecast import training
 from stforecast.fitting import fit
+from stforecast.forecaster import Forecaster
 from stforecast.networks import NetworkConfig
+
+
+class Stop(Exception):
+    pass
 
 
 class Slow(training.Callback):
@@ -19,20 +25,42 @@ class Slow(training.Callback):
         time.sleep(0.05)
 
 
+class StopAt(training.Callback):
+    """Ends a fit behind a step, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Any, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise Stop
+
+
+def fitted(store: Path, run: Path, *callbacks: training.Callback) -> Forecaster:
+    return fit(
+        store,
+        history=4,
+        horizon=2,
+        # With stochastic depth each process draws its own random numbers.
+        network=NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2, drop_path=0.5),
+        training=training.TrainingConfig(epochs=2, batch_size=4),
+        run=run,
+        lightning={"accelerator": "cpu", "devices": 2, "strategy": "ddp", "callbacks": list(callbacks)},
+    )
+
+
 if __name__ == "__main__":
     # Lightning starts the second process by running this file again.
     torch.set_num_threads(1)
     store, folder = map(Path, sys.argv[1:])
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     training._CHECKPOINT_SECONDS = 0.2 + 0.1 * rank
-    model = fit(
-        store,
-        history=4,
-        horizon=2,
-        network=NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2),
-        training=training.TrainingConfig(epochs=2, batch_size=4),
-        run=folder / "run",
-        lightning={"accelerator": "cpu", "devices": 2, "strategy": "ddp", "callbacks": [Slow()]},
-    )
-    losses = " ".join(f"{loss:.9g}" for loss in model.training["validation_loss"])
-    (folder / f"{rank}.txt").write_text(f"{model.weights_hash()} {losses}")
+    is_begun = (folder / "cut").is_dir()
+    model = fitted(store, folder / "cut") if is_begun else fitted(store, folder / "run", Slow())
+    losses = [*model.training["training_loss"], *model.training["validation_loss"]]
+    said = " ".join(f"{loss:.9g}" for loss in losses)
+    (folder / f"{rank}{is_begun}.txt").write_text(f"{model.weights_hash()} {said}")
+    if not is_begun:
+        model.save(folder / "model")
+        training._CHECKPOINT_SECONDS = 0
+        fitted(store, folder / "cut", StopAt(4))
