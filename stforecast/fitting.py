@@ -18,7 +18,7 @@ from stforecast.channels import Channels
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import check_writable
 from stforecast.forecaster import Forecaster, is_first_process, versions_in_use
-from stforecast.grid import Grid, check_finite, check_series
+from stforecast.grid import Grid, check_finite, check_series, find_dims
 from stforecast.guards import Envelope
 from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
 from stforecast.normalization import Normalization
@@ -71,7 +71,8 @@ def fit(
         network: its size, and what it is told.
         training: epochs, batch size, learning rate, loss and seed.
         memory_limit: bytes that frames and batches may take; by default what a run was begun with, else half of what is
-            free. The order in which a streamed store is learnt from follows from it, and so do the weights.
+            free. The order in which a streamed store is learnt from follows from it, and so do the weights. To make the
+            tables of first_guess="regression" before that, blocks of a streamed store take some 600 MB.
         run: a folder for checkpoints (each minute and epoch, the last two), run.json (what was asked for, of which
             data, with which versions), metrics.csv (losses by epoch) and loss_curve.png. A fit that was interrupted
             there is gone on with, to the same weights bit by bit on the same machine and number of threads. Another
@@ -127,7 +128,8 @@ def fit(
     shape = NetworkShape(history, horizon, len(channels))
     context = Context(times, step, history, None, size.lag_times)
     if size.sees_anomalies:
-        part = opened.isel(time=rows["train"])
+        reach = rows_of_windows(starts["train"], history + horizons["train"])
+        part = _normalized(opened.isel(time=reach), reach, normalization, channels, windows["train"])
         tables = Tables.of(part, normalization, channels, history=history, horizon=horizon).of_config(size)
         for name, length in horizons.items():
             tables.check_known(times[np.unique(starts[name][:, None] + np.arange(history + length))])
@@ -261,6 +263,34 @@ def _envelope(windows: Windows, train: slice) -> Envelope:
 
 
 _ENVELOPE_FRAMES = 64
+
+
+def _normalized(
+    part: xr.Dataset, rows: slice, normalization: Normalization, channels: Channels, windows: Windows
+) -> xr.Dataset:
+    """A part of a series, (time, [level,] Y, X), normalized: frames that are in memory already, else lazily.
+
+    Args:
+        part: the part, in physical units.
+        rows: which rows of the series it is.
+        normalization: the statistics.
+        channels: its channels.
+        windows: windows that reach over these rows.
+    """
+    if not isinstance(windows, WindowLoader):
+        plain = normalization.apply(part)
+        for variable in plain.data_vars.values():
+            # Statistics of scores are wanted here, where others would be of physical values.
+            del variable.attrs["normalized"]
+        return plain
+    time, y, x = find_dims(part, "T", "Y", "X")
+    frames = windows.frames[rows.start - windows.first_row : rows.stop - windows.first_row].numpy()
+    behind = np.cumsum([item.channels for item in channels.variables])
+    variables = {}
+    for item, own in zip(channels.variables, np.split(frames, behind[:-1], axis=1), strict=True):
+        dims = part[item.name].transpose(time, ..., y, x).dims
+        variables[item.name] = (dims, own if item.levels else own[:, 0], {"units": "1"})
+    return xr.Dataset(variables, part.coords, part.attrs)
 
 
 @dataclass(frozen=True)

@@ -200,15 +200,14 @@ class Tables:
     def of(
         cls, training: xr.Dataset, normalization: Normalization, channels: Channels, *, history: int, horizon: int
     ) -> "Tables":
-        """The tables of a training part, (time, [level,] Y, X), in physical units; its fields (Y, X) become planes.
+        """The tables of a training part, (time, [level,] Y, X), normalized; its fields (Y, X) become planes.
+
+        It is read several times in blocks of time, so it may be larger than memory.
 
         Raises:
             StforecastError: what `LaggedRegression.fit` raises; INF for a static field that is infinite somewhere.
         """
-        plain = normalization.apply(training)
-        for variable in plain.data_vars.values():
-            del variable.attrs["normalized"]
-        guess = LaggedRegression.fit(plain, horizon=horizon, history=history, robust=True)
+        guess = LaggedRegression.fit(training, horizon=horizon, history=history, robust=True)
         grid = Grid.of(training)
         zone = str(training["time"].attrs.get("time_zone", ""))
         has_sun = grid.is_geographic and not zone

@@ -160,6 +160,24 @@ def test_a_store_by_its_path_and_as_opened_give_the_same_network(
     assert caught.value.kind == ErrorKind.MEMORY_BUDGET
 
 
+def test_tables_are_the_same_whether_a_store_is_streamed_or_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "CHUNK_BYTES", 1280)
+    monkeypatch.setattr(layout, "SHARD_BYTES", 5120)
+    # Its first frame stands alone, so no window has it.
+    series = make_series(2000, variables=("t2m", "u10"), levels=(500.0, 850.0), absent=(1,))
+    prepared(series, tmp_path / "s.zarr", allow_gaps=True)
+    models = [
+        fit(tmp_path / "s.zarr", history=3, horizon=2, network=GUIDED, training=SHORT, memory_limit=limit)
+        for limit in (480_000, None)
+    ]
+    assert [bool(model.training["streamed_within"]) for model in models] == [True, False]
+    streamed, in_memory = (model.network.state_dict() for model in models)
+    for name in ("cycle", "regression", "error", "spread", "direction", "planes"):
+        torch.testing.assert_close(streamed[name], in_memory[name], rtol=1e-4, atol=1e-5)
+
+
 def test_frames_behind_the_init_time_change_no_forecast(tmp_path: Path) -> None:
     stored = prepared(make_city(800), tmp_path / "s.zarr")
     config = replace(GUIDED, lags=("30min", "1D"))
