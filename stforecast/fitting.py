@@ -23,7 +23,7 @@ from stforecast.guards import Envelope
 from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
 from stforecast.normalization import Normalization
 from stforecast.split import Split, frames_in
-from stforecast.store import open_store
+from stforecast.store import group_of, open_store
 from stforecast.store.versions import MANIFEST
 from stforecast.time_axis import Times, show_step, show_time
 from stforecast.windows import (
@@ -59,8 +59,8 @@ def fit(
 ) -> Forecaster:
     """A forecaster fitted on the training period of a prepared series; its validation period chose the weights.
 
-    No window touches the test period. A store given by its path is read once if its frames fit in memory, and streamed
-    at each pass if not.
+    No window touches the test period. A store, given by its path or as `open_store` opened it, is read once if its
+    frames fit in memory, and streamed at each pass if not. A series that was loaded or changed since has to fit.
 
     Args:
         series: a store that `prepare` made, by path or as `open_store` opened it.
@@ -86,8 +86,8 @@ def fit(
     Raises:
         StforecastError: ARGUMENT for a series without split and statistics; TIME_FREQ for lags between two steps;
             TIME_SHORT, naming the part, if a part has not one whole window, or naming the times of day of a mean cycle
-            that the training period lacks; MEMORY_BUDGET, naming what it takes, if a series that was not given by its
-            store's path does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED
+            that the training period lacks; MEMORY_BUDGET, naming what it takes, if a series that is not as its store
+            was opened does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED
             if the loss stops being finite; RESUME_MISMATCH, naming what differs, if the run was begun otherwise;
             PERMISSION for a run's folder that cannot be made or written.
     """
@@ -105,7 +105,9 @@ def fit(
             raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
     config, size = training or chosen.training, network or chosen.network
     opened = _opened(series)
-    split, normalization = Split.from_attrs(opened.attrs), Normalization.from_json(opened.attrs["normalization"])
+    split, stored = Split.from_attrs(opened.attrs), Normalization.from_json(opened.attrs["normalization"]).variables
+    # The caller may have left out some of the variables.
+    normalization = Normalization({name: scaling for name, scaling in stored.items() if name in opened.data_vars})
     step = check_series(opened, allow_gaps=True)
     _check_lags(size, step)
     rows = split.rows(opened["time"].to_numpy())
@@ -121,10 +123,11 @@ def fit(
         part: Cut(starts[part], history, length, config.batch_size, config.seed if part == "train" else None)
         for part, length in horizons.items()
     }
-    if isinstance(series, xr.Dataset):
+    group = group_of(opened)
+    if group is None:
         windows = _windows_in_memory(opened, channels, normalization, cut, memory_limit)
     else:
-        windows = _windows_of_store(Path(opened.encoding["source"]), channels, cut, memory_limit)
+        windows = _windows_of_store(group, channels, cut, memory_limit)
     shape = NetworkShape(history, horizon, len(channels))
     context = Context(times, step, history, None, size.lag_times)
     if size.sees_anomalies:

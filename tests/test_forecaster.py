@@ -566,10 +566,27 @@ def test_a_stream_that_is_gone_on_with_is_read_within_the_same_memory(long_store
     assert caught.value.kind == ErrorKind.RESUME_MISMATCH
 
 
+def test_a_store_that_was_opened_is_learnt_from_as_its_path_is(long_store: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=1, batch_size=8)
+    options = {"history": 2, "horizon": 1, "network": SMALL, "training": config}
+    for folder, limit in (("streamed", 52_000), ("whole", None)):
+        options |= {"run": tmp_path / folder, "memory_limit": limit}
+        by_path, opened = (fit(some, **options) for some in (long_store, stf.open_store(long_store)))
+        assert bool(opened.training["streamed_within"]) == (limit is not None)
+        assert opened.weights_hash() == by_path.weights_hash()
+
+
+def test_a_part_of_a_stores_variables_is_learnt_by_itself(tmp_path: Path) -> None:
+    opened = prepared(make_series(variables=("t2m", "u10")), tmp_path / "s.zarr")
+    forecaster = fit(opened[["u10"]], history=2, horizon=1, network=SMALL, training=SHORT)
+    assert list(forecaster.predict(opened).data_vars) == ["u10"]
+    assert set(forecaster.normalization.variables) == {"u10"}
+
+
 def test_l01_data_that_do_not_fit_in_memory_are_refused_with_what_to_do(long_store: Path) -> None:
     options = {"history": 2, "horizon": 1, "network": SMALL, "training": SHORT}
     with pytest.raises(StforecastError, match=r"take 61,440 bytes, more than the 9,999 .* pass the path") as caught:
-        fit(stf.open_store(long_store), memory_limit=9_999, **options)
+        fit(stf.open_store(long_store).isel(latitude=slice(None, None, -1)), memory_limit=9_999, **options)
     assert caught.value.kind == ErrorKind.MEMORY_BUDGET
     with pytest.raises(StforecastError, match="memory limit of .* is too little"):
         fit(long_store, memory_limit=9_999, **options)

@@ -13,7 +13,7 @@ from factory import make_city, make_series
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.split import Split
-from stforecast.store import build, layout, open_store, prepare, versions
+from stforecast.store import build, group_of, layout, open_store, prepare, versions
 from stforecast.store.layout import Layout
 from stforecast.store.tasks import run_tasks
 
@@ -363,3 +363,25 @@ def test_no_task_is_at_work_any_more_when_a_failure_is_told(tmp_path: Path) -> N
     files = {path.name for path in tmp_path.iterdir()} - {"stop"}
     assert files == {str(number) for number in began[1:]}
     assert len(began) < 40
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_series_that_was_opened_is_its_store_until_somebody_changes_it(tmp_path: Path, normalized: bool) -> None:
+    series = make_series(variables=("t2m", "u10"))
+    prepare(series, tmp_path / "s.zarr", Split.by_fraction(series["time"].to_numpy()))
+    opened = open_store(tmp_path / "s.zarr", normalized=normalized)
+    group = (tmp_path / "s.zarr" / ".current").resolve()
+    assert group_of(opened) == group_of(opened.copy()) == group
+    changed = opened.copy()
+    changed["t2m"] = opened["u10"]
+    for other in (
+        opened.isel(time=slice(40)),
+        opened.isel(latitude=slice(None, None, -1)),
+        opened + 0,
+        opened.rename(t2m="t"),
+        changed,
+        opened.drop_vars(["t2m", "u10"]),
+        series,
+        opened.load(),
+    ):
+        assert group_of(other) is None

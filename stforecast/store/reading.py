@@ -22,6 +22,8 @@ from stforecast.time_axis import check_times, show_time, time_step
 
 # A scheduled run opens its store often; only what a stat call tells is checked then. `validate` reads everything.
 _LONGEST_AXIS = 2**31
+# Where an opened series notes the names of its lazy arrays, which no other array has and every change gives up.
+_LAZY = "stforecast_lazy"
 # Coordinates are loaded whole. A static field of the globe at 0.1 degrees has 6 million values.
 _LARGEST_COORDINATE = 2**28
 
@@ -69,7 +71,21 @@ def open_both(path: Path) -> tuple[xr.Dataset, xr.Dataset]:
     for opened in both:
         # As xarray does: where the values lie. Of a store that is the version that was opened, which never changes.
         opened.encoding["source"] = str(version / GROUP)
+        opened.encoding[_LAZY] = {name: variable.data.name for name, variable in opened.data_vars.items()}
     return both
+
+
+def group_of(series: xr.Dataset) -> Path | None:
+    """The Zarr group whose values, normalized, are those of a series that `open_store` opened, if they still are.
+
+    None for a series that was loaded, or of which a variable has been changed, selected from or computed with.
+    """
+    names = series.encoding.get(_LAZY, {})
+    is_untouched = bool(series.data_vars) and all(
+        name in names and variable.chunks is not None and variable.data.name == names[name]
+        for name, variable in series.data_vars.items()
+    )
+    return Path(series.encoding["source"]) if is_untouched else None
 
 
 def _open_version(version: Path, path: Path) -> xr.Dataset:
