@@ -40,18 +40,28 @@ def write_forecast(forecast: xr.Dataset, path: str | Path) -> Path:
         )
     if path.suffix == ".zarr" and path.exists():
         raise StforecastError(ErrorKind.OUTPUT_EXISTS, f"{path} is there already; choose another name or remove it")
-    plain = forecast.drop_encoding()
+    plain = _as_cf(forecast)
+    # CF allows no missing data in coordinates, and xarray would declare some.
+    whole = {str(name): {"_FillValue": None} for name, coord in plain.coords.items() if coord.dtype.kind == "f"}
     try:
         with replacing(path) as temporary:
             if path.suffix == ".zarr":
-                plain.to_zarr(temporary, zarr_format=3, consolidated=False, encoding=_TIMES)
+                plain.to_zarr(temporary, zarr_format=3, consolidated=False, encoding=_TIMES | whole)
                 consolidate(temporary)
             else:
                 packed = {str(name): {"zlib": True, "complevel": 1} for name in forecast.data_vars}
-                plain.to_netcdf(temporary, engine="netcdf4", encoding=_TIMES | packed)
+                plain.to_netcdf(temporary, engine="netcdf4", encoding=_TIMES | whole | packed)
     except (OSError, RuntimeError) as error:
         raise unwritten(error, path) from error
     return path
+
+
+def _as_cf(forecast: xr.Dataset) -> xr.Dataset:
+    """The forecast without encodings and without what its source said of other values, and with its Conventions."""
+    plain = forecast.drop_encoding()
+    for variable in plain.data_vars.values():
+        variable.attrs = {name: value for name, value in variable.attrs.items() if name != "actual_range"}
+    return plain.assign_attrs({"Conventions": "CF-1.11"} | plain.attrs)
 
 
 def open_forecast(path: str | Path) -> xr.Dataset:

@@ -1,4 +1,5 @@
 import errno
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from factory import make_series
 from test_grid import make_forecast
 from trials import small_disk
 
+from stforecast.baselines import Persistence
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.forecasts import open_forecast, write_forecast
 
@@ -71,6 +73,37 @@ def test_g06_a_netcdf_library_that_meets_a_full_disk_is_told_so(tmp_path: Path) 
         assert caught.value.kind == ErrorKind.DISK_FULL
         assert [entry.name for entry in path.parent.iterdir()] == ["forecast.nc"]
         assert path.read_bytes() == before
+
+
+def test_a_written_forecast_keeps_the_rules_of_cf(tmp_path: Path) -> None:
+    """The rules of CF 1.11 that a forecast can break, told from the bare file."""
+    series = make_series(12, levels=(850.0, 500.0), variables=("t", "z"))
+    forecast = Persistence().predict(series, init_times=series["time"].to_numpy()[:8], horizon=2)
+    ranged = forecast.assign(t=forecast["t"].assign_attrs(actual_range=[0.0, 1.0]))
+    with xr.open_dataset(write_forecast(ranged, tmp_path / "forecast.nc"), decode_cf=False) as raw:
+        assert raw.attrs["Conventions"] == "CF-1.11"  # 2.6.1
+        for name, variable in raw.variables.items():
+            assert re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", str(name))  # 2.3
+            if name in raw.dims:
+                assert variable.ndim == 1  # 1.3: a coordinate variable is one-dimensional and strictly monotonic
+                assert "_FillValue" not in variable.attrs  # 2.5.1: and has no missing data
+                apart = np.diff(variable.to_numpy())
+                assert (apart > 0).all() or (apart < 0).all()
+        for name in ("t", "z"):
+            assert raw[name].attrs["units"] == "K"  # 3.1
+            assert "actual_range" not in raw[name].attrs  # 2.5.1: it was that of the source
+            assert raw[name].attrs["coordinates"].split() == ["valid_time"]  # 5: auxiliary coordinates
+            assert set(raw["valid_time"].dims) <= set(raw[name].dims)
+        assert raw["latitude"].attrs["units"] == "degrees_north"  # 4.1
+        assert raw["longitude"].attrs["units"] == "degrees_east"  # 4.2
+        assert raw["level"].attrs["units"] == "hPa"  # 4.3
+        for name, standard_name in (("init_time", "forecast_reference_time"), ("valid_time", "time")):
+            assert raw[name].attrs["standard_name"] == standard_name
+            assert raw[name].attrs["units"] == "seconds since 1970-01-01"  # 4.4
+            assert raw[name].attrs["calendar"] == "proleptic_gregorian"  # 4.4.1
+        assert raw["lead_time"].attrs["units"] == "seconds"
+        assert raw["lead_time"].attrs["standard_name"] == "forecast_period"
+    assert "actual_range" in ranged["t"].attrs
 
 
 def test_what_is_no_forecast_is_not_written(tmp_path: Path) -> None:
