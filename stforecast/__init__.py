@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stforecast.forecasts import open_forecast, write_forecast
     from stforecast.harmonisation import harmonise
     from stforecast.inspection import inspect
+    from stforecast.interchange import to_weatherbench2
     from stforecast.networks import NetworkConfig
     from stforecast.prediction import predict
     from stforecast.presets import Preset, preset_of
@@ -47,6 +48,7 @@ _HOMES = {
     "predict": "prediction",
     "prepare": "store",
     "score_table": "verification",
+    "to_weatherbench2": "interchange",
     "validate": "store",
     "verification": "",
     "write_forecast": "forecasts",
@@ -76,6 +78,7 @@ __all__ = [
     "prepare",
     "preset_of",
     "score_table",
+    "to_weatherbench2",
     "validate",
     "verification",
     "write_forecast",

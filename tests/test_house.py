@@ -21,7 +21,7 @@ STOREYS = (
     {"checkpoints", "windows", "models", "sources", "store", "forecasts", "baselines"},
     {"networks", "alignment", "guards"},
     {"training"},
-    {"presets", "verification", "plot", "inspection", "harmonisation"},
+    {"presets", "verification", "plot", "inspection", "harmonisation", "interchange"},
     {"forecaster"},
     {"fitting", "pretrained", "prediction"},
     {"operations"},
