@@ -80,6 +80,13 @@ class BackendChoice(StrEnum):
     ONNX = "onnx"
 
 
+class GroupChoice(StrEnum):
+    """What valid times are told apart by."""
+
+    SEASON = "season"
+    HOUR = "hour"
+
+
 class Part(StrEnum):
     """The parts of a split."""
 
@@ -442,17 +449,63 @@ def evaluate(
             "historical_average, same_time_yesterday, same_time_last_week."
         ),
     ] = None,
-    metric: Annotated[str, typer.Option(help="The metric of the table: rmse, mae or bias.")] = "rmse",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A metric to print; repeat for several: rmse (the default), mae, bias, acc, mape:10, psnr:60, "
+            "ssim:60, fss:300:3."
+        ),
+    ] = None,
+    by: Annotated[
+        list[GroupChoice] | None, typer.Option(help="Tell the scores of valid times apart; repeat for both.")
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(help="A region to score, as north=30:60,350:20 with its latitudes and longitudes; repeatable."),
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="Give intervals and skill, e.g. 0.95, by resampling blocks of init times.")
+    ] = None,
     curve: Annotated[Path | None, typer.Option(help="Also draw the skill curve into this picture.")] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Also draw the score card against the first reference into this picture.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON instead of a table.")] = False,
 ) -> None:
     """Score a forecast by lead time against references that are fitted on the store's training period."""
+    for picture in (curve, card):
+        if picture is not None:
+            _check_output(picture, *PICTURES)
+    if curve is not None and (by or region):
+        raise StforecastError(ErrorKind.ARGUMENT, "--curve is of all times and cells; leave --by and --region out")
+    metrics = metric or ["rmse"]
+    scores = stf.evaluate(
+        _load_forecast(forecast),
+        stf.open_store(store),
+        reference=reference or ["persistence"],
+        metrics=stf.verification.METRICS if set(metrics) <= set(stf.verification.METRICS) else metrics,
+        by=[one.value for one in by or ()],
+        regions=dict(_region(text) for text in region) if region else None,
+        confidence=0.95 if confidence is None and card is not None else confidence,
+    )
+    typer.echo(_as_json(scores) if as_json else "\n\n".join(stf.score_table(scores, metric=one) for one in metrics))
     if curve is not None:
-        _check_output(curve, *PICTURES)
-    scores = stf.evaluate(_load_forecast(forecast), stf.open_store(store), reference=reference or ["persistence"])
-    typer.echo(_as_json(scores) if as_json else stf.score_table(scores, metric=metric))
-    if curve is not None:
-        stf.plot.save(stf.plot.skill_curve(scores, metric=metric), curve)
+        stf.plot.save(stf.plot.skill_curve(scores, metric=metrics[0]), curve)
+    if card is not None:
+        stf.plot.save(stf.plot.score_card(stf.verification.score_card(scores, metric=metrics[0])), card)
+
+
+def _region(text: str) -> tuple[str, tuple[slice, slice]]:
+    """The name and the slices of a region that is written as north=30:60,350:20; an end may be left out."""
+    name, _, box = text.partition("=")
+    sides = [side.split(":") for side in box.split(",")]
+    try:
+        y, x = (slice(*(float(end) if end else None for end in ends)) for ends in sides if len(ends) == 2)
+    except ValueError as error:
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"--region wants NAME=SOUTH:NORTH,WEST:EAST, e.g. north=30:60,350:20, not {text!r}"
+        ) from error
+    return name, (y, x)
 
 
 def _as_json(scores: xr.Dataset) -> str:

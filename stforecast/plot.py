@@ -224,7 +224,7 @@ def score_card(card: xr.Dataset) -> Figure:
         edgecolors="white",
         linewidth=1.2,
     )
-    decimals = 1 if most < 10 else 0
+    decimals = 1 if most < 20 else 0
     for row, column in np.ndindex(rows, columns):
         value = round(float(values[row, column]), decimals)
         if np.isfinite(value):

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 from factory import make_city, make_series
 from test_grid import make_forecast
 
+import stforecast as stf
 from stforecast import cli
 from stforecast.forecasts import write_forecast
 from stforecast.store.versions import lock
@@ -61,6 +63,37 @@ def test_a_raw_file_becomes_scores_and_a_map(
         assert dict(opened.sizes) == {"init_time": 1, "lead_time": 2, "latitude": 4, "longitude": 6}
 
 
+def test_scores_come_by_metric_hour_and_region_with_a_card(tmp_path: Path, raw: Path, monkeypatch, capsys) -> None:
+    store, forecast = tmp_path / "s.zarr", tmp_path / "forecast.nc"
+    assert run("prepare", raw, store, monkeypatch=monkeypatch) == 0
+    series = stf.open_store(store)
+    persistence = stf.baselines.SeasonalPersistence(np.timedelta64(1, "D"))
+    write_forecast(persistence.predict(series, init_times=series["time"].to_numpy()[96:112], horizon=2), forecast)
+    capsys.readouterr()
+    options = (
+        "--metric",
+        "rmse",
+        "--metric",
+        "acc",
+        "--by",
+        "hour",
+        "--region",
+        "north=0:,:",
+        "--region",
+        "w=:,180:360",
+    )
+    card = tmp_path / "card.png"
+    assert run("evaluate", forecast, store, *options, "--card", card, monkeypatch=monkeypatch) == 0, capsys.readouterr()
+    out = capsys.readouterr().out
+    assert "t2m (K), rmse, north, hour 6" in out
+    assert "t2m (1), acc, w, hour 18" in out
+    assert card.read_bytes().startswith(b"\x89PNG")
+    curve = ("--confidence", "0.9", "--curve", tmp_path / "curve.png", "--json")
+    assert run("evaluate", forecast, store, *curve, monkeypatch=monkeypatch) == 0, capsys.readouterr()
+    coords = json.loads(capsys.readouterr().out)["coords"]
+    assert coords["t2m_skill_interval"]["dims"] == ["bound", "source", "reference", "metric", "lead_time"]
+
+
 def test_periods_on_the_command_line_are_the_split(
     tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +133,18 @@ def test_a_store_is_built_in_parts_grown_and_checked(
     (store / "t2m" / "c" / "0" / "0" / "0").unlink()
     assert run("validate", store, monkeypatch=monkeypatch) == 4
     assert "t2m/c/0/0/0 is missing [STORE_INCOMPLETE]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("region", ["north", "north=30:60", "north=a:b,c:d", "north=1:2:3,4:5"])
+def test_a_region_that_says_no_box_is_named(tmp_path: Path, region: str, monkeypatch, capsys) -> None:
+    series = make_series(40)
+    forecast = write_forecast(make_forecast(series), tmp_path / "f.nc")
+    series.to_netcdf(tmp_path / "raw.nc")
+    assert run("prepare", tmp_path / "raw.nc", tmp_path / "s.zarr", monkeypatch=monkeypatch) == 0
+    assert run("evaluate", forecast, tmp_path / "s.zarr", "--region", region, monkeypatch=monkeypatch) == 2
+    assert (
+        f"--region wants NAME=SOUTH:NORTH,WEST:EAST, e.g. north=30:60,350:20, not '{region}'" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,6 +295,8 @@ def test_a06_h01_what_another_process_is_writing_is_to_be_tried_later(tmp_path: 
         (("plot", "f.nc", "s.zarr", "map.doc"), "map.doc should end in .png or .pdf or .svg", 2),
         (("evaluate", "f.nc", "s.zarr", "--curve", "curve.txt"), "curve.txt should end in .png", 2),
         (("evaluate", "f.nc", "s.zarr"), "there is no forecast at f.nc", 3),
+        (("evaluate", "f.nc", "s.zarr", "--card", "card.gif"), "card.gif should end in .png", 2),
+        (("evaluate", "f.nc", "s.zarr", "--curve", "c.png", "--by", "hour"), "leave --by and --region out", 2),
     ],
 )
 def test_what_cannot_be_is_said_before_the_work(

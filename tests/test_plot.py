@@ -626,14 +626,14 @@ def make_card(values: list[list[float]], significance: list[list[int]]) -> xr.Da
 
 
 def test_a_score_card_shows_each_difference_with_a_dot_where_it_is_sure() -> None:
-    card = make_card([[-20.0, -3.4, 0.0], [8.0, np.nan, -0.2]], [[-1, 0, 0], [1, 0, 0]])
+    card = make_card([[-25.0, -3.4, 0.0], [8.0, np.nan, -0.2]], [[-1, 0, 0], [1, 0, 0]])
     figure = plot.score_card(card)
     axes = figure.axes[0]
-    assert [text.get_text() for text in axes.texts] == ["-20", "-3", "0", "+8", "0"]
+    assert [text.get_text() for text in axes.texts] == ["-25", "-3", "0", "+8", "0"]
     assert len(axes.lines) == 2
     mesh = mesh_of(axes)
-    assert mesh.get_clim() == (-20, 20)
-    red, _, blue, _ = mesh.cmap(mesh.norm(-20.0))
+    assert mesh.get_clim() == (-25, 25)
+    red, _, blue, _ = mesh.cmap(mesh.norm(-25.0))
     assert blue > red
     assert [label.get_text() for label in axes.get_yticklabels()] == ["t2m, region 0", "t2m, region 1"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["6", "12", "18"]

@@ -92,3 +92,13 @@ def test_scores_that_make_no_card_are_refused(scores: xr.Dataset, options: dict,
     with pytest.raises(StforecastError, match=match) as error:
         score_card(scores, **options)
     assert error.value.kind == ErrorKind.ARGUMENT
+
+
+def test_seasons_without_a_forecast_have_no_row() -> None:
+    forecast, other = forecast_with({"t": 0.9, "q": 1.2}, noise=0.1), forecast_with({"t": 1.0, "q": 1.0}, noise=0.1)
+    options = {"by": ["season"], "confidence": 0.9, "resamples": 20}
+    scores = evaluate(forecast, SERIES, reference={"old": other}, **options)
+    assert score_card(scores)["season"].to_numpy().tolist() == ["DJF"] * 4
+    scores["t_skill"][:], scores["q_skill"][:] = np.nan, np.nan
+    with pytest.raises(StforecastError, match="no rmse can be compared with that of old"):
+        score_card(scores)

@@ -91,10 +91,12 @@ def score_card(scores: xr.Dataset, *, reference: str | None = None, metric: str 
         (row, lead_time): relative_difference in %, of the distance to a perfect score, so that -10 says that the root
         mean square error is 10 % below the reference's; lower and upper, its interval; significance, -1 where the
         forecast is better, 1 where it is worse and 0 where the interval holds zero. The coordinates variable, level,
-        region, season and hour tell what a row is of, and its label says it in words.
+        region, season and hour tell what a row is of, and its label says it in words. What has no score at all, such
+        as a season that was not forecast, has no row.
 
     Raises:
-        StforecastError: ARGUMENT for scores without intervals, or without such a reference or metric.
+        StforecastError: ARGUMENT for scores without intervals, or without such a reference or metric; NAN if there is
+            no value.
     """
     _check_metric(scores, metric)
     first, *_ = scores.data_vars
@@ -116,8 +118,14 @@ def score_card(scores: xr.Dataset, *, reference: str | None = None, metric: str 
         # More skill is less distance, so the bounds change places.
         bounds = -100 * scores[f"{name}_skill_interval"].sel(at).reset_coords(drop=True)
         for words, one in _each(change):
+            if one.isnull().all():
+                continue
             labels = {str(dim): one[dim].item() for dim in one.coords if one[dim].ndim == 0}
             rows.append((", ".join([name, *words]), name, labels, one, bounds.sel(labels)))
+    if not rows:
+        raise StforecastError(
+            ErrorKind.NAN, f"no {metric} can be compared with that of {reference}; choose another metric or reference"
+        )
     dims = list(dict.fromkeys(dim for _, _, labels, _, _ in rows for dim in labels))
     lower, upper = (
         np.stack([bounds.sel(bound=bound).to_numpy() for *_, bounds in rows]) for bound in ("upper", "lower")
