@@ -78,7 +78,8 @@ def run(raw: xr.Dataset, recipe: Recipe, folder: Path, console: Console) -> Outc
 
     console.rule(f"{recipe.name}: forecast and verify")
     init_times = forecaster.init_times(series, part="test", horizon=recipe.leads)[:: recipe.every]
-    forecast = stf.predict(series, forecaster, init_times=init_times, horizon=recipe.leads)
+    # It is scored and drawn, so made once and kept.
+    forecast = stf.predict(series, forecaster, init_times=init_times, horizon=recipe.leads).load()
     scores = stf.evaluate(forecast, series, reference=recipe.references)
     touching = _skipped(forecast)
     without_skipped = None
@@ -87,7 +88,7 @@ def run(raw: xr.Dataset, recipe: Recipe, folder: Path, console: Console) -> Outc
     for name, network in recipe.rivals.items():
         console.rule(f"{recipe.name}: {name}")
         rival = _fit(store, recipe, network)
-        forecast_of_rival = stf.predict(series, rival, init_times=init_times, horizon=recipe.leads)
+        forecast_of_rival = stf.predict(series, rival, init_times=init_times, horizon=recipe.leads).load()
         # The common sample is the same, because the references that are scored beside are.
         own = stf.evaluate(forecast_of_rival, series, reference=recipe.references).sel(source=["forecast"])
         scores = xr.concat([scores, own.assign_coords(source=[name])], "source", combine_attrs="override")
