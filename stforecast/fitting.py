@@ -18,8 +18,9 @@ from stforecast.channels import Channels
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import check_writable
 from stforecast.forecaster import Forecaster, is_first_process, versions_in_use
-from stforecast.grid import Grid, check_finite, check_series, find_dims
+from stforecast.grid import Grid, check_finite, check_series, find_dims, times_of
 from stforecast.guards import Envelope
+from stforecast.limits import check_range
 from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
 from stforecast.normalization import Normalization
 from stforecast.split import Split, frames_in
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 def fit(
     series: str | Path | xr.Dataset,
     *,
+    split: Split | None = None,
     preset: "PresetName | None" = None,
     history: int | None = None,
     horizon: int | None = None,
@@ -57,13 +59,16 @@ def fit(
     lightning: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> Forecaster:
-    """A forecaster fitted on the training period of a prepared series; its validation period chose the weights.
+    """A forecaster fitted on the training period of a series; its validation period chose the weights.
 
     No window touches the test period. A store, given by its path or as `open_store` opened it, is read once if its
     frames fit in memory, and streamed at each pass if not. A series that was loaded or changed since has to fit.
 
     Args:
-        series: a store that `prepare` made, by path or as `open_store` opened it.
+        series: a store that `prepare` made, by path or as `open_store` opened it; or any labelled Dataset that fits in
+            memory, (time, [level,] Y, X) with units and without gaps or NaN, which is normalized by z-scores.
+        split: the periods of a Dataset that is no store's; by default the first 70 % of its frames to train on, the next
+            10 % to validate.
         preset: "weather" or "traffic", what did best on such data; see `stforecast.presets`. Without one the published
             network learns to forecast the change since the last frame.
         history: how many frames the network sees; as the preset says, or 12.
@@ -84,7 +89,8 @@ def fit(
         progress: whether to draw a progress bar.
 
     Raises:
-        StforecastError: ARGUMENT for a series without split and statistics; TIME_FREQ for lags between two steps;
+        StforecastError: what `check_series` refuses; ARGUMENT for another split than a store's; CONST for a variable
+            that does not vary; TIME_FREQ for lags between two steps;
             TIME_SHORT, naming the part, if a part has not one whole window, or naming the times of day of a mean cycle
             that the training period lacks; MEMORY_BUDGET, naming what it takes, if a series that is not as its store
             was opened does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED
@@ -104,7 +110,11 @@ def fit(
         if value < 1:
             raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
     config, size = training or chosen.training, network or chosen.network
-    opened = _opened(series)
+    if memory_limit is None and run is not None:
+        memory_limit = Run.memory_limit_of(Path(run))
+    if memory_limit is None:
+        memory_limit = psutil.virtual_memory().available // 2
+    opened = _opened(series, split, memory_limit)
     split, stored = Split.from_attrs(opened.attrs), Normalization.from_json(opened.attrs["normalization"]).variables
     # The caller may have left out some of the variables.
     normalization = Normalization({name: scaling for name, scaling in stored.items() if name in opened.data_vars})
@@ -115,10 +125,6 @@ def fit(
     horizons = {"train": horizon * config.rollout_steps, "validation": horizon}
     starts = {part: _part_starts(times, step, history, length, part, rows[part]) for part, length in horizons.items()}
     channels, grid = Channels.of(opened), Grid.of(opened)
-    if memory_limit is None and run is not None:
-        memory_limit = Run.memory_limit_of(Path(run))
-    if memory_limit is None:
-        memory_limit = psutil.virtual_memory().available // 2
     cut = {
         part: Cut(starts[part], history, length, config.batch_size, config.seed if part == "train" else None)
         for part, length in horizons.items()
@@ -197,16 +203,40 @@ def fit(
     )
 
 
-def _opened(series: str | Path | xr.Dataset) -> xr.Dataset:
-    if not isinstance(series, xr.Dataset):
-        return open_store(series)
-    if not {"split", "normalization"} <= set(series.attrs):
+def _opened(series: str | Path | xr.Dataset, split: Split | None, memory_limit: int) -> xr.Dataset:
+    """The series that is fitted on, with its split and statistics among its attributes."""
+    opened = series if isinstance(series, xr.Dataset) else open_store(series)
+    if not {"split", "normalization"} <= set(opened.attrs):
+        return _in_memory(opened, split, memory_limit)
+    if split is not None and split != Split.from_attrs(opened.attrs):
         raise StforecastError(
             ErrorKind.ARGUMENT,
-            "the series carries no split and statistics; make a store of it with stforecast.prepare(series, path, "
-            "split) and fit on that",
+            "the series is a store's and has its split, by which its statistics were taken; prepare it anew with the "
+            "other split, or leave out split",
         )
-    return series
+    return opened
+
+
+def _in_memory(series: xr.Dataset, split: Split | None, memory_limit: int) -> xr.Dataset:
+    """A series that is no store's, loaded and checked as `prepare` would, with the statistics of its training part."""
+    check_series(series)
+    needed = sum(variable.size * 4 for variable in series.data_vars.values())
+    if needed > memory_limit:
+        raise StforecastError(
+            ErrorKind.MEMORY_BUDGET,
+            f"the series takes {needed:,} bytes, more than the {memory_limit:,} that it may; make a store of it with "
+            "stforecast.prepare(series, path, split), which is streamed, or raise memory_limit",
+        )
+    (time,) = find_dims(series, "T")
+    loaded = series.compute().astype(np.float32, keep_attrs=True)
+    for variable in loaded.data_vars.values():
+        check_finite(variable)
+        check_range(variable)
+    loaded = loaded if time == "time" else loaded.rename({time: "time"})
+    times = times_of(loaded)
+    chosen = Split.by_fraction(times) if split is None else split
+    normalization = Normalization.of(loaded.isel(time=chosen.part_rows(times, "train")))
+    return loaded.assign_attrs(split=chosen.to_json(), normalization=normalization.to_json())
 
 
 def _part_starts(times: Times, step: np.timedelta64, history: int, horizon: int, part: str, rows: slice) -> Rows:

@@ -212,6 +212,21 @@ class Normalization:
 
     variables: Mapping[str, Scaling]
 
+    @classmethod
+    def of(cls, training: xr.Dataset) -> "Normalization":
+        """The z-scores of a training part in memory, (time, [level,] Y, X), finite; `prepare` has other methods.
+
+        Raises:
+            StforecastError: CONST, naming the variable, if one does not vary.
+        """
+        time, y, x = find_dims(training, "T", "Y", "X")
+        moments = {
+            str(name): Moments.of(variable.transpose(time, ..., y, x).to_numpy())
+            for name, variable in training.data_vars.items()
+        }
+        units = {str(name): str(variable.attrs["units"]) for name, variable in training.data_vars.items()}
+        return cls({name: Scaling.fit(name, "z-score", units[name], some) for name, some in moments.items()})
+
     def apply(self, series: xr.Dataset) -> xr.Dataset:
         """The normalized series with units 1, its variables (time, [level,] Y, X); dask arrays stay lazy.
 

@@ -598,9 +598,44 @@ def test_lengths_below_one_are_refused_before_the_fit(stored: xr.Dataset, name: 
         fit(stored, **{name: 0})
 
 
-def test_a_series_without_statistics_says_how_to_get_them(series: xr.Dataset) -> None:
-    with pytest.raises(StforecastError, match="carries no split and statistics; make a store of it with"):
-        fit(series)
+def test_a_dataset_without_a_store_is_fitted_on_as_its_store_is(tmp_path: Path) -> None:
+    series = make_series()
+    split = Split.by_fraction(series["time"].to_numpy())
+    options = {"history": 4, "horizon": 3, "network": SMALL, "training": SHORT}
+    by_store = fit(prepare(series, tmp_path / "s.zarr", split), **options)
+    renamed = series.rename(time="valid_time", latitude="lat").astype(np.float64).chunk(valid_time=10)
+    for direct in (fit(series, **options), fit(renamed, split=split, **options)):
+        assert direct.split == split
+        np.testing.assert_allclose(direct.predict(series)["t2m"], by_store.predict(series)["t2m"], rtol=1e-5)
+    assert "split" not in series.attrs
+
+
+def constant(series: xr.Dataset) -> xr.Dataset:
+    return series.assign(t2m=(series["t2m"] * 0 + 280).assign_attrs(units="K"))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "kind", "match"),
+    [
+        (lambda s: s.isel(time=[*range(40), *range(41, 80)]), {}, ErrorKind.TIME_GAP, "1 gap"),
+        (lambda s: s.where(s["time"] != s["time"][5]), {}, ErrorKind.NAN, "variable t2m has .* nan"),
+        (constant, {}, ErrorKind.CONST, "variable t2m is constant over the training period"),
+        (lambda s: s, {"memory_limit": 100}, ErrorKind.MEMORY_BUDGET, "make a store of it with stforecast.prepare"),
+        (lambda s: s.drop_attrs(), {}, ErrorKind.UNITS, "variable t2m has no units"),
+    ],
+)
+def test_a_dataset_that_cannot_be_fitted_on_is_refused_by_name(
+    change: Callable[[xr.Dataset], xr.Dataset], options: dict, kind: ErrorKind, match: str
+) -> None:
+    with pytest.raises(StforecastError, match=match) as caught:
+        fit(change(make_series()), history=4, horizon=2, network=SMALL, training=SHORT, **options)
+    assert caught.value.kind == kind
+
+
+def test_a_store_has_its_own_split(stored: xr.Dataset) -> None:
+    other = Split.by_fraction(stored["time"].to_numpy(), train=0.6)
+    with pytest.raises(StforecastError, match="is a store's and has its split"):
+        fit(stored, split=other, history=4, horizon=2, network=SMALL, training=SHORT)
 
 
 @pytest.mark.parametrize(
