@@ -67,8 +67,8 @@ def fit(
     Args:
         series: a store that `prepare` made, by path or as `open_store` opened it; or any labelled Dataset that fits in
             memory, (time, [level,] Y, X) with units and without gaps or NaN, which is normalized by z-scores.
-        split: the periods of a Dataset that is no store's; by default the first 70 % of its frames to train on, the next
-            10 % to validate.
+        split: the periods of a Dataset that is no store's; by default the first 70 % of its frames to train on, the
+            next 10 % to validate.
         preset: "weather" or "traffic", what did best on such data; see `stforecast.presets`. Without one the published
             network learns to forecast the change since the last frame.
         history: how many frames the network sees; as the preset says, or 12.

@@ -304,19 +304,26 @@ class Forecaster:
         }
 
     def weights_hash(self) -> str:
-        """The SHA-256 of the weights as `save` writes them."""
-        return sha256(self._weights())
+        """The SHA-256 of the weights in float32."""
+        return sha256(self._weights(torch.float32))
 
-    def _weights(self) -> bytes:
-        state = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+    def _weights(self, dtype: torch.dtype) -> bytes:
+        state = {
+            name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
+            for name, value in self.network.state_dict().items()
+        }
         content: bytes = safetensors.torch.save(state)
         return content
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, half: bool = False) -> Path:
         """The folder, written whole or not at all: weights.safetensors, and model.json with all the rest.
 
         model.json holds SHA-256 sums of the weights and of itself, which `load` checks. Of processes that train
         together the first one writes, and the others return at once.
+
+        Args:
+            folder: where to write; it must not be there yet.
+            half: whether to round the weights to float16, for half the size; they are computed with in float32.
 
         Raises:
             StforecastError: OUTPUT_EXISTS if something is there already.
@@ -328,7 +335,7 @@ class Forecaster:
             raise StforecastError(
                 ErrorKind.OUTPUT_EXISTS, f"{folder} is there already; choose another folder or remove it"
             )
-        weights = self._weights()
+        weights = self._weights(torch.float16 if half else torch.float32)
         described = self._describe() | {"weights_sha256": sha256(weights)}
         with replacing(folder) as temporary:
             temporary.mkdir()

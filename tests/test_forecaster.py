@@ -377,6 +377,19 @@ def test_saving_and_loading_changes_nothing(tmp_path: Path, stored: xr.Dataset, 
     xr.testing.assert_identical(predict(stored, folder), predict(stored, loaded))
 
 
+def test_a_model_in_half_precision_takes_half_the_room(
+    tmp_path: Path, stored: xr.Dataset, forecaster: Forecaster
+) -> None:
+    whole, half = forecaster.save(tmp_path / "whole"), forecaster.save(tmp_path / "half", half=True)
+    sizes = [(folder / "weights.safetensors").stat().st_size for folder in (half, whole)]
+    # Names take the same room in both.
+    assert sizes[0] < 0.7 * sizes[1]
+    loaded = Forecaster.load(half)
+    assert all(value.dtype == torch.float32 for value in loaded.network.parameters())
+    assert loaded.weights_hash() == Forecaster.load(half).weights_hash() != forecaster.weights_hash()
+    np.testing.assert_allclose(loaded.predict(stored)["t2m"], forecaster.predict(stored)["t2m"], atol=0.05)
+
+
 def test_an_existing_folder_is_not_overwritten(tmp_path: Path, forecaster: Forecaster) -> None:
     forecaster.save(tmp_path / "model")
     with pytest.raises(StforecastError, match="is there already"):

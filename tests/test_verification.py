@@ -292,7 +292,7 @@ def test_i10_f03_f08_truth_that_does_not_match_the_forecast_is_refused(
 @pytest.mark.parametrize(
     ("reference", "kind", "match"),
     [
-        (["climatology"], ErrorKind.ARGUMENT, "the truth carries no split; pass training="),
+        (["climatology"], ErrorKind.ARGUMENT, "neither the truth nor the forecast carries a split; pass training="),
         (["weather"], ErrorKind.ARGUMENT, "unknown reference.* weather; there are persistence"),
         ({"forecast": Persistence()}, ErrorKind.ARGUMENT, "'forecast' is what is scored; give the reference another"),
         (

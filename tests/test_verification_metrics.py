@@ -85,7 +85,7 @@ def test_anomalies_of_the_truth_correlate_by_one_and_those_of_the_climatology_no
 
 
 def test_a_correlation_needs_a_training_part_which_the_split_can_name() -> None:
-    with pytest.raises(StforecastError, match="the truth carries no split; pass training="):
+    with pytest.raises(StforecastError, match="neither the truth nor the forecast carries a split; pass training="):
         evaluate(FORECAST, SERIES, metrics=["acc"])
     split = stf.Split(
         train=("2016-01-01", "2016-01-08"), validation=("2016-01-09", "2016-01-10"), test=("2016-01-11", "2016")

@@ -58,7 +58,7 @@ def evaluate(
             take their frames from it, so let it begin well before the first init time.
         reference: names for `fit_references`, or baselines and other forecasts by names of your own.
         training: the frames that references given by name, and the climatology of acc, are fitted on; by default the
-            training period of the split that the truth carries.
+            training period of the split that the truth carries, or the forecast.
         metrics: names or metrics of `stforecast.verification`: bias, mae, rmse; acc; mape or mape:10, of cells with a
             truth of 10 or more; psnr:60 and ssim:60 with the data range; fss:300:3 with threshold and window.
         by: "season" and "hour": of the valid time, on the clock of its axis, which is the city's where it has the
@@ -197,7 +197,7 @@ def _references(
     if not isinstance(reference, Mapping):
         if not needs_training(reference):
             return dict(fit_references(reference, horizon=horizon)), {}
-        learnt = on_grid_of(_training(truth, training), forecast, name="the training part")
+        learnt = on_grid_of(_training(truth, training, forecast), forecast, name="the training part")
         return dict(fit_references(reference, learnt, horizon=horizon)), _period(learnt)
     if "forecast" in reference:
         raise StforecastError(ErrorKind.ARGUMENT, "'forecast' is what is scored; give the reference another name")
@@ -221,7 +221,7 @@ def _climatology(
     fitted = next((source for source in references.values() if isinstance(source, Climatology)), None)
     if fitted is not None:
         return fitted.on(forecast), {}
-    learnt = on_grid_of(_training(truth, training), forecast, name="the training part")
+    learnt = on_grid_of(_training(truth, training, forecast), forecast, name="the training part")
     return Climatology.fit(learnt), _period(learnt)
 
 
@@ -230,18 +230,20 @@ def _period(learnt: xr.Dataset) -> dict[str, str]:
     return {"training_start": show_time(times[0]), "training_end": show_time(times[-1])}
 
 
-def _training(truth: xr.Dataset, training: xr.Dataset | None) -> xr.Dataset:
+def _training(truth: xr.Dataset, training: xr.Dataset | None, forecast: xr.Dataset) -> xr.Dataset:
+    """The training part that was given, else that of the truth's split, or of the forecast's model's."""
     if training is not None:
         check_series(training, allow_gaps=True)
         return training
-    if "split" not in truth.attrs:
+    attrs = truth.attrs if "split" in truth.attrs else forecast.attrs
+    if "split" not in attrs:
         raise StforecastError(
             ErrorKind.ARGUMENT,
-            "references are fitted on a training part but the truth carries no split; pass training=, the frames that "
-            "the forecaster was trained on",
+            "references are fitted on a training part but neither the truth nor the forecast carries a split; pass "
+            "training=, the frames that the forecaster was trained on",
         )
     (time,) = find_dims(truth, "T")
-    return truth.isel({time: Split.from_attrs(truth.attrs).part_rows(times_of(truth), "train")})
+    return truth.isel({time: Split.from_attrs(attrs).part_rows(times_of(truth), "train")})
 
 
 @dataclass(frozen=True)
