@@ -317,38 +317,36 @@ class _Plan:
             values = {source: _values(dataset[name], source) for source, dataset in sources.items()}
             actual = _values(observed[name], "the truth")
             has_value = {"the truth": actual.notnull()} | {source: one.notnull() for source, one in values.items()}
-            samples = self._samples(block, name, actual, reduce(and_, has_value.values()))
-            common = [value.where(samples[0].common) for value in values.values()]
-            parts = [
-                [[metric.parts(value, sample) for sample in samples] for value in common] for metric in self.metrics
-            ]
-            # (metric, source, region, part, init_time, lead_time, [level]) -> the part first, init_time before region
-            by_frame = np.moveaxis(np.asarray(parts, np.float64), (3, 4), (0, 3))
+            sample = self._sample(block, name, actual, reduce(and_, has_value.values()))
+            common = [value.where(sample.common) for value in values.values()]
+            parts = [[metric.parts(value, sample) for value in common] for metric in self.metrics]
+            # (metric, source, part, region, init_time, …) -> (part, metric, source, init_time, region, …)
+            by_frame = np.moveaxis(np.asarray(parts, np.float64), (2, 4), (0, 3))
             sums[name], weights[name] = (_grouped(one, groups, self.groups.count) for one in by_frame)
             if self.keeps_frames:
                 frames[name] = by_frame[0], by_frame[1]
-            for row, sample in enumerate(samples):
-                scored[row] |= sample.area.reshape(*groups.shape, -1).any(axis=-1)
+            scored |= sample.area.reshape(*scored.shape, -1).any(axis=-1)
             present = {source: present[source] or bool(value.any()) for source, value in has_value.items()}
         return _Block(sums, weights, frames, scored, groups, present)
 
-    def _samples(self, block: xr.Dataset, name: str, actual: xr.DataArray, common: xr.DataArray) -> list[Sample]:
-        """What is scored in each region."""
+    def _sample(self, block: xr.Dataset, name: str, actual: xr.DataArray, common: xr.DataArray) -> Sample:
+        """What is scored of one variable."""
         grid = Grid.of(block)
+        regions = np.ones((1, *grid.shape), bool) if self.regions is None else np.stack(list(self.regions.values()))
         # Without labels: those of the data may be float32, and the order is the same.
-        area = grid.cell_area().to_numpy()[:, None]
-        regions = [np.ones(grid.shape, bool)] if self.regions is None else self.regions.values()
-        cycle = None
-        if self.climatology is not None:
-            valid = _valid_times(block)
-            values = self.climatology.at(name, valid.ravel())
-            values = values.reshape(*valid.shape, *values.shape[1:])
-            order = ("init_time", "lead_time", *self.climatology.coefficients[name].dims[1:])
-            cycle = xr.DataArray(values, dims=order).transpose(*actual.dims).assign_coords(actual.coords)
-        return [
-            Sample(actual, common, xr.DataArray(area * mask, dims=(grid.y_name, grid.x_name)), cycle)
-            for mask in regions
-        ]
+        area = regions * grid.cell_area().to_numpy()[:, None]
+        weights = xr.DataArray(area, dims=("region", grid.y_name, grid.x_name))
+        return Sample(actual, common, weights, self._cycle(block, name, actual))
+
+    def _cycle(self, block: xr.Dataset, name: str, actual: xr.DataArray) -> xr.DataArray | None:
+        """The climatology at the valid times, in the order of the truth."""
+        if self.climatology is None:
+            return None
+        valid = _valid_times(block)
+        values = self.climatology.at(name, valid.ravel())
+        order = ("init_time", "lead_time", *self.climatology.coefficients[name].dims[1:])
+        cycle = xr.DataArray(values.reshape(*valid.shape, *values.shape[1:]), dims=order)
+        return cycle.transpose(*actual.dims).assign_coords(actual.coords)
 
 
 def _grouped(frames: Floats, groups: npt.NDArray[np.intp], count: int) -> Floats:

@@ -21,12 +21,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One variable of a block of init times in one region: what all sources are scored on.
+    """One variable of a block of init times: what all sources are scored on.
 
     Attributes:
         observed: the truth, (init_time, lead_time, [level,] Y, X), float64.
         common: where truth and all sources have a value, likewise.
-        weights: the cells' areas, 0 outside of the region, (Y, X).
+        weights: the cells' areas, 0 outside of each region, (region, Y, X).
         climatology: the mean cycle at the valid times, like `observed`, where a metric wants it.
     """
 
@@ -48,25 +48,29 @@ class Sample:
 
     @cached_property
     def area(self) -> Floats:
-        """The area that is in common, (init_time, lead_time[, level])."""
+        """The area that is in common, (region, init_time, lead_time[, level])."""
         return self.total(self.common.astype(np.float64))
 
     @cached_property
     def inside(self) -> npt.NDArray[np.bool_]:
-        """Which cells are in the region, (y, x)."""
-        inside: npt.NDArray[np.bool_] = self.weights.transpose(*self.cells).to_numpy() > 0
+        """Which cells are in each region, (region, y, x)."""
+        inside: npt.NDArray[np.bool_] = self.weights.transpose("region", *self.cells).to_numpy() > 0
         return inside
 
     @cached_property
     def is_whole(self) -> npt.NDArray[np.bool_]:
-        """Which frames have no cell that is missing, in the region or outside, (init_time, lead_time[, level])."""
+        """Which frames have no cell that is missing, in a region or outside, (init_time, lead_time[, level])."""
         whole: npt.NDArray[np.bool_] = self.common.all(self.cells).transpose(*self.kept).to_numpy()
         return whole
 
     def total(self, values: xr.DataArray) -> Floats:
-        """The sum of values over the region's cells, weighted by their area, (init_time, lead_time[, level])."""
-        total: Floats = xr.dot(values, self.weights, dim=self.cells).transpose(*self.kept).to_numpy()
-        return total
+        """The sum of values over each region's cells, weighted by area, (region, init_time, lead_time[, level])."""
+        return self.by_region(xr.dot(values, self.weights, dim=self.cells))
+
+    def by_region(self, values: xr.DataArray) -> Floats:
+        """Values as an array (region, init_time, lead_time[, level])."""
+        ordered: Floats = values.transpose("region", *self.kept).to_numpy()
+        return ordered
 
     def frames(self, values: xr.DataArray) -> npt.NDArray[Any]:
         """Values as an array (init_time, lead_time, [level,] y, x)."""
@@ -106,7 +110,7 @@ class Metric(Protocol):
         ...
 
     def parts(self, source: xr.DataArray, sample: Sample) -> Parts:
-        """Sums and their weights for each frame, (init_time, lead_time[, level]); the score is the sums' quotient.
+        """Sums and weights of each frame, (region, init_time, lead_time[, level]); the score is the sums' quotient.
 
         Args:
             source: a forecast where it is in the common sample, NaN elsewhere, (init_time, lead_time, [level,] Y, X).
@@ -147,7 +151,13 @@ class _Plain:
 def _mean(function: Callable[..., xr.DataArray], source: xr.DataArray, sample: Sample) -> Parts:
     """The area-weighted mean of one of the package scores' errors, as a sum."""
     found = function(source, sample.observed, preserve_dims=sample.kept, weights=sample.weights)
-    return np.nan_to_num(found.transpose(*sample.kept).to_numpy()) * sample.area, sample.area
+    return np.nan_to_num(sample.by_region(found)) * sample.area, sample.area
+
+
+def _over_regions(values: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
+    """Sums over the cells of each region, (region, …), of values (…, y, x)."""
+    sums: Floats = np.moveaxis(np.tensordot(values, inside.astype(np.float64), axes=([-2, -1], [1, 2])), -1, 0)
+    return sums
 
 
 @dataclass(frozen=True)
@@ -294,10 +304,10 @@ class PSNR(_Plain):
 
     def parts(self, source: xr.DataArray, sample: Sample) -> Parts:
         """See `Metric.parts`."""
-        counts = sample.frames(sample.common).astype(bool) & sample.inside
-        number = counts.sum(axis=(-2, -1)).astype(np.float64)
-        error = np.where(counts, sample.frames(source - sample.observed), 0.0)
-        square = np.divide(np.square(error).sum(axis=(-2, -1)), number, out=np.ones_like(number), where=number > 0)
+        error = np.nan_to_num(sample.frames(source - sample.observed))
+        number = _over_regions(sample.frames(sample.common).astype(np.float64), sample.inside)
+        sums = _over_regions(np.square(error), sample.inside)
+        square = np.divide(sums, number, out=np.ones_like(number), where=number > 0)
         with np.errstate(divide="ignore"):
             ratio = 10 * np.log10(self.data_range**2 / square)
         return np.where(number > 0, ratio, 0.0), (number > 0).astype(np.float64)
@@ -348,10 +358,10 @@ class SSIM(_Plain):
         first, second = (0.01 * self.data_range) ** 2, (0.03 * self.data_range) ** 2
         likeness = (2 * mean_x * mean_y + first) * (2 * covariance + second)
         likeness /= (mean_x**2 + mean_y**2 + first) * (variance_x + variance_y + second)
-        inside = sample.inside[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
-        counts = sample.is_whole & inside.any()
-        mean = (likeness * inside).sum(axis=(-2, -1)) / max(int(inside.sum()), 1)
-        return np.where(counts, mean, 0.0), counts.astype(np.float64)
+        inside = sample.inside[:, _RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+        number = inside.sum(axis=(1, 2)).reshape(-1, *(1,) * sample.is_whole.ndim)
+        counts = (sample.is_whole & (number > 0)).astype(np.float64)
+        return counts * _over_regions(likeness, inside) / np.maximum(number, 1), counts
 
 
 _RADIUS = 5
@@ -408,10 +418,9 @@ class FSS(_Plain):
         forecast, observed = (self._fractions(sample.frames(some)) for some in (source, sample.observed))
         before = (self.window - 1) // 2
         rows, columns = forecast.shape[-2:]
-        inside = sample.inside[before : before + rows, before : before + columns]
-        counts = sample.is_whole[..., None, None] & inside
-        worst = np.where(counts, forecast**2 + observed**2, 0.0).sum(axis=(-2, -1))
-        return worst - np.where(counts, (forecast - observed) ** 2, 0.0).sum(axis=(-2, -1)), worst
+        inside = sample.inside[:, before : before + rows, before : before + columns]
+        worst = sample.is_whole * _over_regions(forecast**2 + observed**2, inside)
+        return worst - sample.is_whole * _over_regions((forecast - observed) ** 2, inside), worst
 
     def _fractions(self, values: Floats) -> Floats:
         """The share of events in each window that lies in the grid."""
@@ -433,9 +442,10 @@ class _FrameSum(_Plain):
 
     def parts(self, source: xr.DataArray, sample: Sample) -> Parts:
         """See `Metric.parts`."""
-        error = np.nan_to_num(sample.frames(source - sample.observed)) * sample.inside
-        sums = frame_sums(error, self.power)
-        return np.where(sample.is_whole, sums, 0.0), sample.is_whole.astype(np.float64)
+        error = np.nan_to_num(sample.frames(source - sample.observed))
+        sums = np.stack([frame_sums(error * inside, self.power) for inside in sample.inside])
+        counts = np.broadcast_to(sample.is_whole, sums.shape)
+        return np.where(counts, sums, 0.0), counts.astype(np.float64)
 
 
 @dataclass(frozen=True)
