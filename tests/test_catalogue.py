@@ -1,10 +1,10 @@
 """No row of the fault catalogues lacks a test.
 
 Two lists name the faults. The list of reliability has the rows s01 to s15 (stores), i01 to i14 (inputs) and m01 to m11
-(models and runs). The fault catalogue has the rows a01 to p07. Asked for here are those that ingest and stores answer.
-A test answers a row if its name begins with the row's id: `test_s02_g02_…` answers two. Both lists have rows with i and
-m; those of the fault catalogue are called `cat_i01` or `cat_m01`, and a bare i01 or m01 is always of the list of
-reliability.
+(models and runs). The fault catalogue has the rows a01 to p07. Asked for here are those that ingest, stores and scores
+answer. A test answers a row if its name begins with the row's id: `test_s02_g02_…` answers two. Both lists have rows
+with i and m; those of the fault catalogue are called `cat_i01` or `cat_m01`, and a bare i01 or m01 is always of the
+list of reliability.
 """
 
 import ast
@@ -22,7 +22,7 @@ CATALOGUE_ROWS = """
     c01 c02 c03 c04 c05 c06 c07 c08 c11 c12 c13 c14 c16
     d02 d04 d05 d06 d07 d12 d13
     u02 u03 u06
-    f01 f02 f07 f10 f12 f13
+    f01 f02 f03 f07 f08 f09 f10 f12 f13
     g01 g02 g03 g05 g06 g09 g10 g11 g12 g13 g14 g16 g18 g19
     h01 h02 h03 h04 h05 h06 h08 h09 h10 h11
     cat_i01 cat_i08
