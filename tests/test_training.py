@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import training_memory
 import xarray as xr
 from factory import make_series
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -255,6 +256,12 @@ def test_two_processes_end_with_the_same_weights_whenever_each_would_save_and_go
     assert len(list(tmp_path.glob("*.txt"))) == 4
     assert len(said) == 1
     assert Forecaster.load(tmp_path / "model").weights_hash() == said.pop().split()[0]
+
+
+def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path: Path) -> None:
+    sizes = training_memory.sizes_by_epoch(24, tmp_path)
+    # docs/performance.md has 0.1 MiB an epoch at first and 2 KiB in the long run.
+    assert sizes[-1] - sizes[7] < 16 * 2**20
 
 
 def test_m05_d09_a_gradient_that_is_not_finite_stops_the_fit(stored: xr.Dataset, monkeypatch) -> None:
