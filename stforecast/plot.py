@@ -517,7 +517,15 @@ def _metric_word(metric: str) -> str:
     """What a metric is called in a title: RMSE, MAPE of 10 or more."""
     name, *numbers = metric.split(":")
     word = name if name == "bias" else name.upper()
-    return f"{word} ({', '.join(numbers)})" if numbers else word
+    return f"{word} {_SAID_OF_METRIC[name].format(*numbers)}" if numbers and name in _SAID_OF_METRIC else word
+
+
+_SAID_OF_METRIC = {
+    "mape": "of {} or more",
+    "psnr": "with a range of {}",
+    "ssim": "with a range of {}",
+    "fss": "above {0} in {1}x{1} cells",
+}
 
 
 def _plain(name: str) -> str:

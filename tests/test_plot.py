@@ -603,7 +603,8 @@ def test_a_source_without_scores_has_no_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "label"), [("acc", "ACC [1]"), ("mape:10", "MAPE (10) [%]"), ("psnr:60", "PSNR (60) [dB]")]
+    ("metric", "label"),
+    [("acc", "ACC [1]"), ("mape:10", "MAPE of 10 or more [%]"), ("fss:300:3", "FSS above 300 in 3x3 cells [1]")],
 )
 def test_a_metric_stands_in_its_own_units(metric: str, label: str) -> None:
     scores = make_scores().isel(metric=[0]).assign_coords(metric=[metric])

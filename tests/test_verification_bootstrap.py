@@ -159,6 +159,8 @@ def test_blocks_are_as_long_as_errors_are_alike() -> None:
     assert usual_block_length(daily, np.array([1], "m8[D]")) == 8  # the cube root of 400 is 7.4
     assert usual_block_length(daily, np.array([1, 10], "m8[D]")) == 10
     assert usual_block_length(daily[::2], np.array([1, 30], "m8[D]")) == 15
+    half_hourly = np.arange(864) * np.timedelta64(30, "m") + np.datetime64("2016-03-12", "ns")
+    assert usual_block_length(half_hourly, np.array([30, 240], "m8[m]")) == 48  # a day
     assert usual_block_length(daily[:12], np.array([1, 10], "m8[D]")) == 3
     assert usual_block_length(daily[:1], np.array([1, 10], "m8[D]")) == 1
 

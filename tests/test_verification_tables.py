@@ -54,6 +54,12 @@ def test_a_card_tells_better_from_worse_by_row_and_lead_time() -> None:
     assert card.attrs["reference"] == "old"
 
 
+def test_variables_can_be_left_out_of_a_card() -> None:
+    card = score_card(SCORES.drop_vars("q"))
+    assert set(card["variable"].to_numpy().tolist()) == {"t"}
+    np.testing.assert_array_equal(card["upper"], score_card(SCORES)["upper"][:4])
+
+
 def test_what_may_be_chance_is_not_flagged() -> None:
     forecast, other = (forecast_with({"t": 1.0, "q": 1.0}, noise=1.0, seed=seed) for seed in (2, 3))
     card = score_card(evaluate(forecast, SERIES, reference={"old": other}, confidence=0.95))
@@ -85,6 +91,7 @@ def test_the_table_of_a_card_has_what_is_sure_in_bold() -> None:
         (SCORES, {"reference": "new"}, "unknown reference 'new'; there are old"),
         (SCORES, {"metric": "acc"}, "unknown metric 'acc'; there are bias, mae, rmse"),
         (SCORES, {"metric": "bias"}, "bias has no perfect score"),
+        (SCORES[["t"]], {}, r"leave variables out by drop_vars"),
         (SCORES.drop_vars(["t_skill", "q_skill"]), {}, "evaluate with reference= and confidence=0.95"),
     ],
 )

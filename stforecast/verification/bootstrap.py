@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.time_axis import Times
+from stforecast.time_features import DAY
 from stforecast.verification.metrics import Floats, Metric
 
 # Below, blocks are too few to say how much chance there is in a score.
@@ -68,19 +69,19 @@ class Bootstrap:
 
 
 def usual_block_length(inits: Times, leads: npt.NDArray[np.timedelta64]) -> int:
-    """How many init times a block has unless told: those within the longest lead time, or the cube root of all.
+    """How many init times a block has unless told: those within the longest lead time or a day.
 
-    Forecasts that begin within a lead time of each other see the same weather, so their errors are alike. The cube root
-    is the order that blocks must grow with (Künsch 1989, doi:10.1214/aos/1176347265; Wilks 1997,
-    doi:10.1175/1520-0442(1997)010<0065:RHTFAF>2.0.CO;2). At most a quarter of the init times: fewer blocks would make
-    no interval.
+    Forecasts that begin within a lead time of each other see the same weather, and those of one day the same weekday,
+    so their errors are alike. At least the cube root of their number, the order that blocks must grow with (Künsch
+    1989, doi:10.1214/aos/1176347265; Wilks 1997, doi:10.1175/1520-0442(1997)010<0065:RHTFAF>2.0.CO;2), and at most a
+    quarter of the init times: fewer blocks would make no interval.
     """
     number = len(inits)
     if number < 2:
         return 1
-    spacing = np.median(np.diff(inits).astype(np.int64))
-    overlap = int(np.ceil(leads.max().astype("timedelta64[ns]").astype(np.int64) / spacing))
-    return max(1, min(max(overlap, int(np.ceil(number ** (1 / 3)))), number // 4))
+    spacing = np.median(np.diff(inits.astype("datetime64[ns]")).astype(np.int64))
+    alike = np.maximum(leads.max(), DAY).astype("timedelta64[ns]").astype(np.int64)
+    return max(1, min(max(int(np.ceil(alike / spacing)), int(np.ceil(number ** (1 / 3)))), number // 4))
 
 
 def skill(score: Floats, reference: Floats, metric: Metric) -> Floats:

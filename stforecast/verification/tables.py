@@ -104,7 +104,8 @@ def score_card(scores: xr.Dataset, *, reference: str | None = None, metric: str 
     if not known:
         raise StforecastError(
             ErrorKind.ARGUMENT,
-            "a score card is of scores with a reference and intervals; evaluate with reference= and confidence=0.95",
+            "a score card is of scores with a reference and intervals; evaluate with reference= and confidence=0.95, "
+            "and leave variables out by drop_vars, for scores[[…]] leaves the intervals behind",
         )
     reference = known[0] if reference is None else reference
     if reference not in known:
