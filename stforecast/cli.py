@@ -78,6 +78,7 @@ class BackendChoice(StrEnum):
     FOLDED = "folded"
     OPENVINO = "openvino"
     ONNX = "onnx"
+    INT8 = "int8"
 
 
 class GroupChoice(StrEnum):

@@ -26,7 +26,7 @@ from stforecast.files import replacing, sha256
 from stforecast.grid import Grid, check_finite, check_series, find_dims, on_grid_of, times_of, with_forecast_times
 from stforecast.guards import Envelope, Refuse, as_coordinate, flags_of, refuse_flagged
 from stforecast.limits import check_range
-from stforecast.models.inference import Backend, CheckedNetwork
+from stforecast.models.inference import CALIBRATION_SAMPLES, Backend, CheckedNetwork
 from stforecast.models.openstl import Checkpoint
 from stforecast.models.tau import rollout
 from stforecast.networks import Context, NetworkConfig, NetworkShape
@@ -110,7 +110,9 @@ class Forecaster:
             batch_size: forecasts computed at once; it bounds memory and changes no result beyond float32 rounding.
             backend: what computes the network: "eager", "folded", "openvino" or "onnx", see
                 `stforecast.models.inference`; it changes no result beyond float32 rounding. By default what repays its
-                preparation.
+                preparation. "int8" computes in 8 bits and is for many forecasts: it is calibrated on the histories of
+                up to 32 of those that are computed first, from the first to the last of them, so each forecast depends
+                a little on the others, and its source says so.
             refuse: which forecasts are refused: "impossible" ones, with values that are not finite or cannot be; those
                 that show "drift" besides; or "nothing", and the flags tell.
 
@@ -626,7 +628,7 @@ class Plan:
         outputs = []
         # One at a time: the network is moved, and computes on all cores as it is.
         with _computing, torch.inference_mode():
-            network = self._prepared(device)
+            network = self._prepared(device, history, starts, context, leads)
             for row in range(0, len(starts), self._batch_size):
                 some = slice(row, row + self._batch_size)
                 outputs.append(
@@ -641,11 +643,23 @@ class Plan:
             model.network.cpu()
         return torch.cat(outputs).numpy()
 
-    def _prepared(self, device: torch.device) -> CheckedNetwork:
-        network = self.forecaster.network.to(device).eval()
+    def _prepared(
+        self, device: torch.device, history: Frames, starts: Rows, context: Context, leads: slice
+    ) -> CheckedNetwork:
+        model = self.forecaster
+        network = model.network.to(device).eval()
         if self._network is None:
-            calls = math.ceil(self.horizon / self.forecaster.horizon)
-            self._network = CheckedNetwork(network, self._backend, samples=len(self.init_times) * calls)
+            examples = None
+            if self._backend == "int8":
+                # From all over: the first ones may all be of one night, or of one season.
+                count = min(len(starts), 2 * CALIBRATION_SAMPLES)
+                some = np.linspace(0, len(starts) - 1, count).round().astype(np.intp)
+                told = context.of(starts[some], model.history + model.horizon, first=self._reach(leads)[0])
+                examples = (torch.from_numpy(history[some]), *told)
+            calls = math.ceil(self.horizon / model.horizon)
+            self._network = CheckedNetwork(
+                network, self._backend, samples=len(self.init_times) * calls, examples=examples
+            )
         return self._network
 
     def _label(self, output: Frames, inits: slice, leads: slice, refuse: Refuse) -> xr.Dataset:
@@ -681,6 +695,8 @@ class Plan:
             {**coords, "init_time": init_times, "lead_time": lead_times, "quality_flag": flags},
             self.forecaster.attrs_of(found),
         )
+        if self._backend == "int8":
+            forecast.attrs["source"] += ", in 8 bits"
         return with_forecast_times(forecast, time_attrs=found[time].attrs)
 
 

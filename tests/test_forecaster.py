@@ -1,3 +1,4 @@
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -98,6 +99,23 @@ def test_a_backend_changes_no_number_beyond_rounding(
     expected = forecaster.predict(stored, init_times=init_times, horizon=5)
     result = forecaster.predict(stored, init_times=init_times, horizon=5, backend=backend)
     xr.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(package) is None for package in ("openvino", "nncf")),
+    reason="openvino and nncf are not installed",
+)
+def test_a_forecast_in_8_bits_says_so_and_hardly_depends_on_its_batches(
+    stored: xr.Dataset, forecaster: Forecaster
+) -> None:
+    init_times = stored["time"].to_numpy()[10:40]
+    expected = forecaster.predict(stored, init_times=init_times, horizon=5)
+    result = forecaster.predict(stored, init_times=init_times, horizon=5, backend="int8")
+    spread = float(expected["t2m"].std())
+    assert float(np.sqrt(((result - expected)["t2m"] ** 2).mean())) < 0.02 * spread
+    assert result.attrs["source"] == f"{expected.attrs['source']}, in 8 bits"
+    again = forecaster.predict(stored, init_times=init_times, horizon=5, backend="int8", batch_size=7)
+    xr.testing.assert_allclose(again, result, rtol=1e-6)
 
 
 def flipped(series: xr.Dataset) -> xr.Dataset:

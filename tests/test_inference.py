@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import sys
 
 import pytest
 import torch
@@ -48,6 +49,10 @@ needs = [
     )
     for name, packages in EXPORTS.items()
 ]
+needs_int8 = pytest.mark.skipif(
+    any(importlib.util.find_spec(package) is None for package in ("openvino", "nncf")),
+    reason="openvino and nncf are not installed",
+)
 
 
 # ---- folded
@@ -167,11 +172,62 @@ def test_the_choice_follows_the_amount_of_work(monkeypatch: pytest.MonkeyPatch) 
     assert inference._chosen(10_000, "cuda") == "eager"
 
 
+def test_8_bits_are_never_chosen_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"openvino", "nncf"}
+    monkeypatch.setattr(inference.importlib.util, "find_spec", lambda name: name if name in installed else None)
+    assert {inference._chosen(2**power, "cpu") for power in range(20)} == {"eager", "folded", "openvino"}
+
+
 def test_a_network_that_gives_nan_is_no_fault_of_the_backend() -> None:
     network, frames = a_network(), frames_of()
     network.dec.readout.bias.data[:] = math.nan
     with torch.inference_mode():
         assert CheckedNetwork(network, "folded")(frames).isnan().all()
+
+
+# ---- int8
+
+
+@needs_int8
+def test_8_bits_follow_the_network_on_samples_of_any_number_and_order(capsys: pytest.CaptureFixture[str]) -> None:
+    # What it corrects the last frame by has the size that training begins with; weights drawn at random bear no 8 bits.
+    torch.manual_seed(0)
+    members = MeanOfMembers([TAU(**SMALL), TAU(**SMALL)])
+    network, frames = ResidualToLastFrame(members).eval(), frames_of(40, 3, 2, 7, 12)
+    examples = (frames_of(16, 3, 2, 7, 12, seed=1),)
+    runs = [CheckedNetwork(network, "int8", examples=examples) for _ in range(2)]
+    with torch.inference_mode():
+        expected, first = network(frames), runs[0](frames)
+        other = torch.cat([runs[1](some) for some in frames.flip(0).split(3)]).flip(0)
+    assert runs[0].backend == "int8"
+    apart = (first - expected).square().mean().sqrt()
+    assert 1e-4 * expected.std() < apart < inference.INT8_TOLERANCE * expected.std()
+    assert_same(other, first)  # the examples calibrate, whatever comes first
+    assert capsys.readouterr().out == ""
+    assert sys.modules.get("openvino_telemetry") is None
+
+
+@needs_int8
+def test_8_bits_of_a_network_without_a_tau_are_refused() -> None:
+    with pytest.raises(StforecastError, match="backend 'int8' fails with ValueError") as caught:
+        CheckedNetwork(nn.Conv2d(3, 3, 1), "int8")(frames_of(2, 3, 4, 4))
+    assert caught.value.kind == ErrorKind.BACKEND
+
+
+@pytest.mark.parametrize(("factor", "is_kept"), [(1.015, True), (1.025, False)])
+def test_8_bits_are_refused_beyond_2_percent_of_the_spread(
+    factor: float, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "_check_backend", lambda backend, device: None)
+    monkeypatch.setitem(inference._PREPARATIONS, "int8", lambda network, inputs: lambda frames: factor * frames)
+    run, frames = CheckedNetwork(nn.Identity(), "int8"), frames_of()
+    frames -= frames.mean()
+    if is_kept:
+        assert_same(run(frames), factor * frames)
+        return
+    with pytest.raises(StforecastError, match=r"differs by 2\.5% of the output's spread, more than 2%") as caught:
+        run(frames)
+    assert caught.value.kind == ErrorKind.BACKEND
 
 
 class Wrong(nn.Module):
@@ -219,12 +275,12 @@ def test_a_backend_that_differs_is_replaced_where_it_was_chosen(
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(StforecastError, match="one of eager, folded, openvino, onnx, not 'tensorrt'") as caught:
+    with pytest.raises(StforecastError, match="one of eager, folded, openvino, onnx, int8, not 'tensorrt'") as caught:
         CheckedNetwork(nn.Identity(), "tensorrt")  # type: ignore[arg-type]
     assert caught.value.kind == ErrorKind.ARGUMENT
 
 
-@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+@pytest.mark.parametrize("backend", ["openvino", "onnx", "int8"])
 def test_a_backend_that_is_not_installed_says_how_to_get_it(
     backend: inference.Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

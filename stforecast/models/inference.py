@@ -1,12 +1,16 @@
 """Networks made ready to forecast: the same numbers but for rounding, sooner.
 
 Every backend is held against the network itself on the first frames that it sees, so a wrong export is never used.
+"int8" rounds coarsely, which is why it is never chosen unasked.
 """
 
 import copy
 import importlib.util
+import io
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -14,13 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.models.tau import DilatedDepthwise, TemporalBlock
+from stforecast.models.tau import TAU, DilatedDepthwise, TemporalBlock
 
-Backend = Literal["eager", "folded", "openvino", "onnx"]
+Backend = Literal["eager", "folded", "openvino", "onnx", "int8"]
 Run = Callable[..., Tensor]
 
 # What a backend may differ from the network by, relative to the largest value; float32 rounding makes about 1e-6.
 TOLERANCE = 1e-4
+
+# What int8 may differ by, the root mean square relative to the output's standard deviation. Errors that do not depend
+# on those of the forecast add to them in squares: where a forecast errs by 15 % of that deviation, 2 % make 0.9 % more.
+INT8_TOLERANCE = 0.02
+
+# How many samples calibrate int8, and as many more hold it against the network.
+CALIBRATION_SAMPLES = 16
 
 # More samples at once do not stay in a core's cache.
 _SAMPLES_AT_ONCE = 8
@@ -28,7 +39,11 @@ _SAMPLES_AT_ONCE = 8
 # Folding and its check cost about as much as some samples, an export some hundred.
 _WORTH_FOLDING, _WORTH_EXPORTING = 16, 512
 
-_PACKAGES: dict[str, tuple[str, ...]] = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+_PACKAGES: dict[str, tuple[str, ...]] = {
+    "openvino": ("openvino",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "int8": ("openvino", "nncf"),
+}
 
 
 class CheckedNetwork:
@@ -38,20 +53,31 @@ class CheckedNetwork:
         backend: what computes it; "eager" until the first call and after a check that failed.
     """
 
-    def __init__(self, network: nn.Module, backend: Backend | None = None, *, samples: int = 1) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        backend: Backend | None = None,
+        *,
+        samples: int = 1,
+        examples: tuple[Tensor, ...] | None = None,
+    ) -> None:
         """A network in evaluation mode on the device on which it is to run.
 
         Args:
             network: its output is (b, …).
             backend: "eager" calls the network as it is; "folded" calls a copy in which normalizations, scales and
                 shortcuts are folded into the convolutions; "openvino" and "onnx" give it to these runtimes, which must
-                be installed and take seconds to begin. By default the one that repays its preparation: off a CPU and
-                for a few samples eager, for some hundred OpenVINO or ONNX Runtime where there is one, else folded.
+                be installed and take seconds to begin; "int8" gives the TAU inside it to OpenVINO in 8 bits, which
+                takes longer. By default the one that repays its preparation: off a CPU and for a few samples eager, for
+                some hundred OpenVINO or ONNX Runtime where there is one, else folded; never int8.
             samples: for how many samples it is going to be called, all calls together.
+            examples: inputs that stand for all that are to come; by default the first call's first samples. A backend
+                is held against the network on them, and every second one calibrates int8.
 
         Raises:
             StforecastError: ARGUMENT for an unknown backend; BACKEND if it is not installed or the network is not on a
-                CPU; from the first call, BACKEND if a backend that was asked for fails or differs from the network.
+                CPU; from the first call, BACKEND if a backend that was asked for fails or differs from the network by
+                more than `TOLERANCE`, or `INT8_TOLERANCE`.
         """
         self.backend: Backend = "eager"
         self._network = network
@@ -60,6 +86,7 @@ class CheckedNetwork:
         if backend is not None:
             _check_backend(backend, device)
         self._wanted: Backend = backend or _chosen(samples, device)
+        self._examples = examples
         self._run: Run | None = network if self._wanted == "eager" else None
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -68,26 +95,25 @@ class CheckedNetwork:
             self._run = self._checked(inputs)
         if self.backend == "eager":
             return self._run(*inputs)
-        parts = zip(*(some.split(_SAMPLES_AT_ONCE) for some in inputs), strict=True)
-        return torch.cat([self._run(*part) for part in parts])
+        return _by_parts(self._run, inputs)
 
     def _checked(self, inputs: tuple[Tensor, ...]) -> Run:
-        few = tuple(some[:_SAMPLES_AT_ONCE] for some in inputs)
-        expected = self._network(*few)
-        try:
-            # Exporters refuse tensors that were made in inference mode.
-            with torch.inference_mode(False), torch.no_grad():
-                run = _PREPARATIONS[self._wanted](self._network, tuple(some.clone() for some in few))
-            found = run(*few)
-        except Exception as error:
-            # Whatever an exporter or a runtime raises: the user is to know which one failed, or to get the forecast.
-            return self._given_up(f"fails with {type(error).__name__}: {str(error).splitlines()[:1]}", error)
+        # Exporters refuse tensors that were made in inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            examples = self._examples or tuple(some[: _examples_of(self._wanted)] for some in inputs)
+            examples = tuple(some.clone() for some in examples)
+            expected = _by_parts(self._network, examples)
+            try:
+                run = _PREPARATIONS[self._wanted](self._network, examples)
+                found = _by_parts(run, examples)
+            except Exception as error:
+                # Whatever an exporter or a runtime raises: the user is to know which one failed, or get the forecast.
+                return self._given_up(f"fails with {type(error).__name__}: {str(error).splitlines()[:1]}", error)
         if found.shape != expected.shape:
             return self._given_up(f"gives {tuple(found.shape)} instead of {tuple(expected.shape)}")
-        # A network that gives NaN must do so in the backend too; that a forecast is finite is checked elsewhere.
-        if not torch.allclose(found, expected, rtol=0, atol=TOLERANCE * _largest(expected), equal_nan=True):
-            apart = (found - expected).abs().max().item()
-            return self._given_up(f"differs by {apart:.2g} where values reach {_largest(expected):.2g}")
+        difference = _difference(self._wanted, found, expected)
+        if difference is not None:
+            return self._given_up(difference)
         self.backend = self._wanted
         return run
 
@@ -99,6 +125,34 @@ class CheckedNetwork:
             ) from error
         warnings.warn(f"{message}; the network itself is used", RuntimeWarning, stacklevel=4)
         return self._network
+
+
+def _by_parts(run: Run, inputs: tuple[Tensor, ...]) -> Tensor:
+    parts = zip(*(some.split(_SAMPLES_AT_ONCE) for some in inputs), strict=True)
+    return torch.cat([run(*part) for part in parts])
+
+
+def _examples_of(backend: str) -> int:
+    return 2 * CALIBRATION_SAMPLES if backend == "int8" else _SAMPLES_AT_ONCE
+
+
+def _difference(backend: str, found: Tensor, expected: Tensor) -> str | None:
+    """How a backend's output differs from the network's, None where no more than it may.
+
+    A network that gives NaN must do so in the backend too; that a forecast is finite is checked elsewhere.
+    """
+    if backend == "int8":
+        if torch.equal(found.isfinite(), expected.isfinite()):
+            finite = expected.isfinite()
+            apart = (found - expected)[finite].square().mean().sqrt()
+            spread = expected[finite].std()
+            if not apart > INT8_TOLERANCE * spread:
+                return None
+            return f"differs by {apart / spread:.1%} of the output's spread, more than {INT8_TOLERANCE:.0%}"
+    elif torch.allclose(found, expected, rtol=0, atol=TOLERANCE * _largest(expected), equal_nan=True):
+        return None
+    apart = (found - expected).abs().max()
+    return f"differs by {apart.item():.2g} where values reach {_largest(expected):.2g}"
 
 
 def _largest(values: Tensor) -> float:
@@ -289,13 +343,70 @@ def _to_folded(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:  # noqa: 
 
 
 def _to_openvino(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
+    with _without_telemetry():
+        return _compiled(_openvino_model(network, inputs))
+
+
+def _to_int8(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
+    """The network with the translator of each TAU inside it in 8 bits, calibrated on every second sample.
+
+    Encoder and decoder, and the first guess around them, stay in float32.
+    """
+    made = copy.deepcopy(network).eval()
+    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in made.modules() if isinstance(module, TAU)}
+    if not seen:
+        raise ValueError("there is no TAU in the network")
+    hooks = [
+        tau.register_forward_pre_hook(lambda module, inputs: seen[module].extend(inputs[0].split(1))) for tau in seen
+    ]
+    made(*(some[::2] for some in inputs))
+    for hook in hooks:
+        hook.remove()
+    with _without_telemetry():
+        return _replaced(made, {TAU: lambda tau: Runtime(_compiled(_in_8_bits(tau, seen[tau])))})
+
+
+class Runtime(nn.Module):
+    """Another runtime's network in the place of a module."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, *inputs: Tensor) -> Tensor:  # noqa: D102
+        return self.run(*inputs)
+
+
+def _in_8_bits(network: TAU, samples: Sequence[Tensor]) -> Any:
+    # It writes what it does, and bars of progress, to the place of a command's own output.
+    with redirect_stdout(io.StringIO()):
+        import nncf
+
+        # Encoder and decoder are a small part of the work and made nearly all of the error (docs/performance.md). Sums
+        # and gates gain nothing.
+        in_float = nncf.IgnoredScope(patterns=[r"__module\.enc\..*", r"__module\.dec.*"], types=["Add", "Multiply"])
+        return nncf.quantize(
+            _openvino_model(network, tuple(samples[:1])),
+            nncf.Dataset([some.numpy() for some in samples]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(samples),
+            ignored_scope=in_float,
+        )
+
+
+def _openvino_model(network: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     import openvino
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the network's checks of shapes are taken as settled
-        model = openvino.convert_model(
+        return openvino.convert_model(
             _for_export(network), example_input=inputs, input=[[-1, *some.shape[1:]] for some in inputs]
         )
+
+
+def _compiled(model: Any) -> Run:
+    import openvino
+
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     # Without the hint some CPUs would compute in bfloat16.
     compiled = openvino.Core().compile_model(model, "CPU", options | {"INFERENCE_PRECISION_HINT": "f32"})
@@ -305,6 +416,23 @@ def _to_openvino(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
         return torch.from_numpy(compiled([some.numpy() for some in inputs])[0].copy())
 
     return run
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Let OpenVINO's converter and NNCF not find the package by which they send usage data, unasked, to their makers.
+
+    Who has imported it before has decided for himself.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # how an import is told to fail
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _to_onnx(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
@@ -349,4 +477,5 @@ _PREPARATIONS: dict[str, Callable[[nn.Module, tuple[Tensor, ...]], Run]] = {
     "folded": _to_folded,
     "openvino": _to_openvino,
     "onnx": _to_onnx,
+    "int8": _to_int8,
 }
