@@ -1,7 +1,7 @@
 """Networks made ready to forecast: the same numbers but for rounding, sooner.
 
 Every backend is held against the network itself on the first frames that it sees, so a wrong export is never used.
-"int8" rounds coarsely, which is why it is never chosen unasked.
+None but "folded" is chosen unasked: the others take seconds to begin, and "int8" rounds coarsely.
 """
 
 import copy
@@ -36,8 +36,8 @@ CALIBRATION_SAMPLES = 16
 # More samples at once do not stay in a core's cache.
 _SAMPLES_AT_ONCE = 8
 
-# Folding and its check cost about as much as some samples, an export some hundred.
-_WORTH_FOLDING, _WORTH_EXPORTING = 16, 512
+# Folding and its check cost about as much as some samples.
+_WORTH_FOLDING = 16
 
 _PACKAGES: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino",),
@@ -68,8 +68,7 @@ class CheckedNetwork:
             backend: "eager" calls the network as it is; "folded" calls a copy in which normalizations, scales and
                 shortcuts are folded into the convolutions; "openvino" and "onnx" give it to these runtimes, which must
                 be installed and take seconds to begin; "int8" gives the TAU inside it to OpenVINO in 8 bits, which
-                takes longer. By default the one that repays its preparation: off a CPU and for a few samples eager, for
-                some hundred OpenVINO or ONNX Runtime where there is one, else folded; never int8.
+                takes longer. By default eager off a CPU and for a few samples, else folded.
             samples: for how many samples it is going to be called, all calls together.
             examples: inputs that stand for all that are to come; by default the first call's first samples. A backend
                 is held against the network on them, and every second one calibrates int8.
@@ -176,14 +175,7 @@ def _check_backend(backend: str, device: str) -> None:
 
 
 def _chosen(samples: int, device: str) -> Backend:
-    if device != "cpu" or samples < _WORTH_FOLDING:
-        return "eager"
-    if samples >= _WORTH_EXPORTING:
-        exports: tuple[Backend, ...] = ("openvino", "onnx")
-        for backend in exports:
-            if all(importlib.util.find_spec(name) for name in _PACKAGES[backend]):
-                return backend
-    return "folded"
+    return "folded" if device == "cpu" and samples >= _WORTH_FOLDING else "eager"
 
 
 # ---- folded
