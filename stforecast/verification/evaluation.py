@@ -68,7 +68,9 @@ def evaluate(
         block_length: of the resampled blocks, in init times; `usual_block_length` by default.
         resamples: how many there are.
         seed: what they follow from.
-        protocol: "openstl" for its published mse and mae, sums over a frame's cells in place of means, unweighted.
+        protocol: "openstl" for the mse and mae that it publishes of TaxiBJ: sums over a frame's cells in place of
+            means, unweighted, of frames without a missing cell. Published numbers are of flows scaled to [0, 1]; scale
+            forecast and truth alike to compare.
 
     Returns:
         float64 in the variables' units, or those that `verification.units_of` tells: source "forecast", then the
