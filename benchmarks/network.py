@@ -103,7 +103,7 @@ def forecasts(case: Case, way: str) -> Callable[[], Tensor]:
         keep_freed_memory()
     network.eval()
     backend = way.split()[-1]
-    # Weights that were drawn and not learnt do not bear 8 bits; they take as long.
+    # Weights that were drawn and not learnt need not bear 8 bits; they take as long.
     inference.INT8_TOLERANCE = math.inf
     run = network if way.startswith("published") else CheckedNetwork(network, backend)  # type: ignore[arg-type]
     frames = samples(case)
@@ -217,8 +217,8 @@ def main() -> None:
     print("| case | way | samples/s | samples/CPU s | ratio by CPU time (spread) | by the clock | largest error |")
     print("|---|---|---|---|---|---|---|")
     for case in cases(quick=arguments.quick):
-        if arguments.only in case.name:
-            chosen = [way for way in ways(case) if way == REFERENCE or arguments.way in way]
+        chosen = [way for way in ways(case) if way == REFERENCE or arguments.way in way]
+        if arguments.only in case.name and len(chosen) > 1:
             for row in rows(case, repeats, chosen):
                 print(row, flush=True)
 
