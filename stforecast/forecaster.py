@@ -490,7 +490,7 @@ class Forecaster:
                 normalization=Normalization.from_json(json.dumps(described["normalization"])),
                 split=Split(**{part: tuple(described["split"][part]) for part in PARTS}),
                 training=described["training"],
-                envelope=described["envelope"] and Envelope.from_json(described["envelope"]),
+                envelope=described.get("envelope") and Envelope.from_json(described["envelope"]),
             )
         except (KeyError, TypeError) as error:
             raise StforecastError(
