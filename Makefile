@@ -9,7 +9,7 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo test lint real ablation bench soak clean
+.PHONY: help install demo test lint real pretrained ablation bench soak clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and memory against named alternatives, as tables; docs/performance.md has them"
 	@echo "make real   both real series whole; writes docs/results.md (needs STFORECAST_DATA)"
+	@echo "make pretrained  the models that come with the package, with their cards (needs STFORECAST_DATA; half an hour)"
 	@echo "make ablation  what each part of the presets is worth; writes docs/ablation.md (needs STFORECAST_DATA)"
 	@echo "make soak   kills, failing disks, races and damage, some thousand times; writes docs/reliability.md (half an hour)"
 
@@ -42,6 +43,9 @@ lint: install
 ablation: install
 	$(BIN)/python pipelines/ablation.py
 
+pretrained: install
+	$(BIN)/python pipelines/pretrain.py
+
 real: install
 	$(BIN)/python pipelines/real.py
 
@@ -51,6 +55,8 @@ bench: install
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/network.py
+	$(BIN)/python benchmarks/training_memory.py
+	$(BIN)/python benchmarks/capped_forecast.py
 
 SEED ?= 0
 soak: install
