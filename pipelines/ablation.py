@@ -97,6 +97,8 @@ WITHOUT_ROW = """
 
 - **Circular padding**: neither series goes round the globe, so it is off in both; the test suite shows that a circular
   network turns with the globe.
+- **Frames alone**: without a first guess, or with the last frame for one, there can be neither earlier frames nor an
+  embedding, and as published there is no dropout, so these two rows change more than one thing.
 - **Static fields**: neither series comes with any. "Told nothing of time and place" takes calendar, sun, latitude and
   longitude away together, on the city's flows the calendar and the learnt planes.
 - **Area weighting** is nothing on the city's grid, whose cells count alike.
@@ -251,7 +253,7 @@ def table(name: str) -> str:
         f"{minutes:.0f} minutes of fitting and scoring on {preset['cores']} shared CPU cores.\n\n"
         f"| variant | {heads} | all leads | against the preset | best epoch |\n"
         f"|---|{'---:|' * (len(LEADS[name]) + 3)}\n" + "\n".join(lines) + "\n"
-    ) + (f"\nNot fitted: {', '.join(absent)}.\n" if absent else "")
+    ) + (f"\nNot fitted: {'; '.join(absent)}.\n" if absent else "")
 
 
 def references_said() -> list[str]:
