@@ -25,6 +25,9 @@ from numpy.testing import assert_allclose
 from stforecast import plot
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import with_forecast_times
+from stforecast.plot import canvas, coastlines
+from stforecast.plot.colours import Colours
+from stforecast.plot.words import shown_units
 
 # Manhattan, as in the gridded taxi trips: row 0 in the north, column 0 in the west.
 NORTH, SOUTH, WEST, EAST = 40.849878, 40.699031, -74.022216, -73.873868
@@ -212,7 +215,7 @@ def test_the_picture_shows_a_value_in_its_colour_at_its_place() -> None:
 @given(columns=st.integers(4, 40), west=st.floats(-360, 360))
 def test_every_longitude_shows_its_nearest_column_up_to_both_edges_of_the_globe(columns: int, west: float) -> None:
     centres = west + np.arange(columns) * 360 / columns
-    axis = plot._Axis.around_globe(centres)
+    axis = canvas._Axis.around_globe(centres)
     assert (axis.bounds[0], axis.bounds[-1]) == (-180, 180)
     assert (np.diff(axis.bounds) > 0).all()
     middles = (axis.bounds[1:] + axis.bounds[:-1]) / 2
@@ -248,7 +251,7 @@ def test_every_map_has_coastlines_and_borders(series: xr.Dataset) -> None:
 
 
 def test_coastlines_lie_where_the_coast_is() -> None:
-    coast = shapely.union_all(list(plot._outlines().geometries()))
+    coast = shapely.union_all(list(coastlines.outlines().geometries()))
     for latitude, longitude in ((51.4, 1.4), (40.6, -74.0), (-33.9, 18.4), (35.6, 140.0)):
         assert coast.distance(shapely.Point(longitude, latitude)) < 1, "a place at the sea"
     for latitude, longitude in ((39.0, -99.0), (48.0, 67.0), (30.0, -150.0)):
@@ -347,7 +350,7 @@ def test_missing_cells_are_grey_and_said_to_be() -> None:
     figure = plot.comparison(forecast, series)
     first, second, error = (mesh_of(axes) for axes in panels_of(figure))
     assert [int(mesh.get_array().mask.sum()) for mesh in (first, second, error)] == [1, 0, 1]
-    assert first.get_cmap()(np.ma.masked) == pytest.approx(to_rgba(plot._NO_VALUE))
+    assert first.get_cmap()(np.ma.masked) == pytest.approx(to_rgba(canvas.NO_VALUE))
     assert figure.get_supxlabel() == "grey cells have no value"
     assert plot.comparison(forecast_of(series), series).get_supxlabel() == ""
 
@@ -476,7 +479,7 @@ def test_lead_times_of_panels_are_told_in_one_unit() -> None:
 )
 def test_colours_suit_the_variable(name: str, attrs: dict[str, str], cmap: str, limits: tuple[float, float]) -> None:
     field = xr.DataArray([[2.0, 10.0]], dims=("y", "x"), name=name, attrs=attrs)
-    colours = plot._Colours.of(field, field.to_numpy())
+    colours = Colours.of(field, field.to_numpy())
     assert (colours.name, colours.low, colours.high) == (cmap, *limits)
 
 
@@ -492,7 +495,7 @@ def test_a_field_of_one_value_has_a_scale() -> None:
     [("m s**-1", "m s⁻¹"), ("kg m-2", "kg m⁻²"), ("m**2 s^-2", "m² s⁻²"), ("1", "1"), ("hPa", "hPa")],
 )
 def test_powers_in_units_are_raised(units: str, expected: str) -> None:
-    assert plot._units(xr.DataArray(0, attrs={"units": units})) == expected
+    assert shown_units(xr.DataArray(0, attrs={"units": units})) == expected
 
 
 def make_scores(*, step: str = "6h", leads: int = 8) -> xr.Dataset:

@@ -1,0 +1,7 @@
+"""Maps of forecasts beside the truth and curves of skill: figures drawn without pyplot and without a network."""
+
+from stforecast.plot.curves import score_card, skill_curve, training_curve
+from stforecast.plot.maps import comparison, forecast_map, panels
+from stforecast.plot.pictures import save
+
+__all__ = ["comparison", "forecast_map", "panels", "save", "score_card", "skill_curve", "training_curve"]

@@ -1,0 +1,71 @@
+"""Figures without pyplot, their colour bars, and the files that they are saved to."""
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.files import replacing
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """The path of the picture, which is written whole or not at all; the parent folder is made.
+
+    Args:
+        figure: any figure of this module.
+        path: ends in .png, .pdf or .svg, which chooses the format.
+
+    Raises:
+        StforecastError: ARGUMENT for another ending; DISK_FULL, and what was at `path` before stays.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"pictures are written as {', '.join(_SUFFIXES)}: {path} should end in one of these"
+        )
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150, bbox_inches="tight", pad_inches=0.15)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StforecastError(
+            ErrorKind.DISK_FULL, f"there is no room for {path} ({error.strerror}); free some or choose another place"
+        ) from error
+    return path
+
+
+_SUFFIXES = (".pdf", ".png", ".svg")
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+Layout = Literal["compressed", "constrained"]
+
+
+def new_figure(size: tuple[float, float], layout: Layout = "constrained") -> Figure:
+    """An empty figure of so many inches, width and height."""
+    # Not pyplot's: it would keep every figure until it is closed, and choose a backend.
+    figure = Figure(figsize=size, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def colour_bar(figure: Figure, mesh: QuadMesh, panel: Sequence[Axes], label: str, *, share: float) -> None:
+    """A bar below some panels, which take that share of the figure's width."""
+    length = 0.8 * share * figure.get_figwidth()  # inches
+    bar = figure.colorbar(
+        mesh, ax=list(panel), location="bottom", shrink=0.8, aspect=length / 0.14, pad=0.15 / figure.get_figheight()
+    )
+    bar.set_label(label, fontsize=10)
+    bar.ax.tick_params(labelsize=8)
+    bar.locator = MaxNLocator(7)
+    bar.update_ticks()
