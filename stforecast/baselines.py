@@ -528,7 +528,7 @@ def _read(variable: xr.DataArray, time: str, rows: slice) -> Floats:
     return values
 
 
-def _annual_harmonics(times: Times) -> int:
+def annual_harmonics(times: Times) -> int:
     """How many annual harmonics the frames determine.
 
     Judged on the 120 days behind many fits to daily pressure and 6-hourly temperature: on 300 days, one harmonic
@@ -539,7 +539,7 @@ def _annual_harmonics(times: Times) -> int:
     return int(len(seen) >= 300) + int(len(seen) >= 365)
 
 
-def _diurnal_harmonics(times: Times, step: np.timedelta64) -> int:
+def diurnal_harmonics(times: Times, step: np.timedelta64) -> int:
     """Up to four, so that features of three hours are resolved; none where the step or the length shows no day."""
     if DAY % step != np.timedelta64(0) or times[-1] - times[0] + step < DAY:
         return 0
@@ -549,7 +549,7 @@ def _diurnal_harmonics(times: Times, step: np.timedelta64) -> int:
 def _fit_climatology(series: xr.Dataset, step: np.timedelta64) -> Climatology:
     (time,) = find_dims(series, "T")
     times = times_of(series)
-    annual, diurnal = _annual_harmonics(times), _diurnal_harmonics(times, step)
+    annual, diurnal = annual_harmonics(times), diurnal_harmonics(times, step)
     columns = harmonics(times, annual, diurnal)
     tables = {name: _least_squares(series[name], time, columns) for name in series.data_vars}
     return Climatology(_tables(series, ("harmonic",), tables), annual, diurnal)

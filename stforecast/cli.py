@@ -371,6 +371,9 @@ def predict(
     backend: Annotated[
         BackendChoice | None, typer.Option(help="What computes the network; by default what repays its preparation.")
     ] = None,
+    interval: Annotated[
+        float | None, typer.Option(help="Bounds between which this share of truth is to lie, e.g. 0.9.")
+    ] = None,
     refuse: Annotated[
         RefuseChoice, typer.Option(help="Which forecasts are refused; what is not is flagged.")
     ] = RefuseChoice.IMPOSSIBLE,
@@ -402,6 +405,7 @@ def predict(
             horizon=horizon,
             output=output,
             backend=None if backend is None else backend.value,
+            interval=interval,
             refuse=refuse.value,
             progress=True,
         )

@@ -180,7 +180,7 @@ def fit(
 
         save(training_curve(asdict(record)), begun.folder / "loss_curve.png")
     lost = {part: windows_cut_by_gaps(times, step, history + horizons[part], part=rows[part]) for part in starts}
-    return Forecaster(
+    fitted = Forecaster(
         network=built,
         config=size,
         shape=shape,
@@ -201,6 +201,7 @@ def fit(
         },
         envelope=_envelope(windows["train"], rows["train"]),
     )
+    return fitted.calibrated(opened, batch_size=config.batch_size, backend="eager")
 
 
 def _opened(series: str | Path | xr.Dataset, split: Split | None, memory_limit: int) -> xr.Dataset:

@@ -5,13 +5,14 @@ import json
 import math
 import platform
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import safetensors.numpy
 import safetensors.torch
 import torch
 import xarray as xr
@@ -25,6 +26,17 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing, sha256
 from stforecast.grid import Grid, check_finite, check_series, find_dims, on_grid_of, times_of, with_forecast_times
 from stforecast.guards import Envelope, Refuse, as_coordinate, flags_of, refuse_flagged
+from stforecast.intervals import (
+    BOUNDS,
+    MOST_INIT_TIMES,
+    RECENT_FORECASTS,
+    Calibration,
+    ErrorCycle,
+    Errors,
+    UsualError,
+    bound_attrs,
+    bound_name,
+)
 from stforecast.limits import check_range
 from stforecast.models.inference import CALIBRATION_SAMPLES, Backend, CheckedNetwork
 from stforecast.models.openstl import Checkpoint
@@ -34,13 +46,16 @@ from stforecast.normalization import Normalization, Scaling
 from stforecast.split import PARTS, Split, frames_in
 from stforecast.store import open_store
 from stforecast.time_axis import Times, check_gaps, parse_times, show_step, show_time
+from stforecast.time_features import DAY
 from stforecast.windows import Rows, window_starts
 
 # What is subtracted and what it is divided by, a number or one per level.
 Statistics = tuple[npt.ArrayLike, npt.ArrayLike]
 
 MODEL_VERSION = 2
-WEIGHTS_FILE, MODEL_FILE = "weights.safetensors", "model.json"
+WEIGHTS_FILE, MODEL_FILE, CALIBRATION_FILE = "weights.safetensors", "model.json", "calibration.safetensors"
+# What the frames of a block may take while a model is calibrated.
+_CALIBRATION_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ class Forecaster:
         split: the periods it was fitted, chosen and is to be judged on.
         training: how it was fitted: configuration, losses, windows, versions.
         envelope: between which values the training period lay; None if that is not known.
+        calibration: how far truth lay from forecasts of the validation period, for intervals; None if not known.
     """
 
     network: nn.Module = field(repr=False)
@@ -74,6 +90,7 @@ class Forecaster:
     split: Split
     training: Mapping[str, Any] = field(repr=False)
     envelope: Envelope | None = field(default=None, repr=False)
+    calibration: Calibration | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         variables = ", ".join(
@@ -90,6 +107,7 @@ class Forecaster:
         horizon: int | None = None,
         batch_size: int = 16,
         backend: Backend | None = None,
+        interval: float | None = None,
         refuse: Refuse = "impossible",
     ) -> xr.Dataset:
         """The forecast (init_time, lead_time, [level,] Y, X) in physical units, from the last frames of a series.
@@ -100,6 +118,11 @@ class Forecaster:
         The coordinate quality_flag (init_time, lead_time) says what is wrong with a lead time, 0 for nothing: values
         that are not finite or cannot be, and fields whose mean or variance is far from all of the training period.
         All of it is computed at once, in memory; `stforecast.predict` also does it block by block.
+
+        With an interval each variable, here t2m, has t2m_lower and t2m_upper beside it, between which the truth lies in
+        that share of cells as far as its distance from forecasts is like that of the validation period. Bounds are
+        wider where forecasts of the ten days before went further astray than usual, as far as the series has those
+        days; without them errors count as usual. See `Calibration` and docs/intervals.md.
 
         Args:
             series: (time, [level,] Y, X) with the step, variables and cells of the fit, and `history` frames before
@@ -113,17 +136,21 @@ class Forecaster:
                 preparation. "int8" computes in 8 bits and is for many forecasts: it is calibrated on the histories of
                 up to 32 of those that are computed first, from the first to the last of them, so each forecast depends
                 a little on the others, and its source says so.
+            interval: the share of truth that is to lie between the bounds, as 0.9; no bounds without it.
             refuse: which forecasts are refused: "impossible" ones, with values that are not finite or cannot be; those
                 that show "drift" besides; or "nothing", and the flags tell.
 
         Raises:
             StforecastError: CHANNELS, UNITS, GRID_SHAPE or TIME_FREQ if the series is not like the one of the fit;
+                ARGUMENT for an interval that the calibration cannot give; CKPT_INCOMPLETE for one of a model without;
                 TIME_RANGE, TIME_SHORT or TIME_GAP naming the init time that has no whole history; NAN, INF, RANGE or
                 STATS naming the variable whose values are not there, cannot be, or are far from all that was fitted on;
                 OUTPUT_INVALID naming what is wrong with the forecast; BACKEND if the one asked for is not installed,
                 fails or differs from the network.
         """
-        plan = self.plan(series, init_times=init_times, horizon=horizon, batch_size=batch_size, backend=backend)
+        plan = self.plan(
+            series, init_times=init_times, horizon=horizon, batch_size=batch_size, backend=backend, interval=interval
+        )
         everything = slice(0, len(plan.init_times))
         forecast, _ = plan.forecast(everything, plan.block(everything).load(), refuse=refuse)
         return forecast
@@ -136,6 +163,7 @@ class Forecaster:
         horizon: int | None = None,
         batch_size: int = 16,
         backend: Backend | None = None,
+        interval: float | None = None,
     ) -> "Plan":
         """What `predict` is going to do, checked in all but the values, of which none is read.
 
@@ -147,10 +175,77 @@ class Forecaster:
             if value < 1:
                 raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
         alignment = self._aligned(series)
+        if interval is not None:
+            self._check_interval(interval, horizon, set(alignment.names.values()))
         times = times_of(alignment.found)
         inits = times[-1:] if init_times is None else parse_times(init_times, name="init_times")
         starts = self._history_starts(times, inits)
-        return Plan(self, alignment, times, inits, starts, horizon, batch_size, backend)
+        return Plan(self, alignment, times, inits, starts, horizon, batch_size, backend, interval)
+
+    def _check_interval(self, interval: float, horizon: int, names: set[str]) -> None:
+        """Refuse an interval that cannot be given to variables of these names."""
+        if self.calibration is None:
+            raise StforecastError(
+                ErrorKind.CKPT_INCOMPLETE,
+                "the model has no calibration, so it gives no intervals; make one of a store with its training and "
+                "validation period: forecaster = forecaster.calibrated(store), which can be saved",
+            )
+        self.calibration.check(interval, horizon)
+        taken = names & {bound_name(name, bound) for name in names for bound in BOUNDS}
+        if taken:
+            raise StforecastError(
+                ErrorKind.ARGUMENT,
+                f"bounds of an interval would be called {', '.join(sorted(taken))}, as a variable that is forecast is; "
+                "rename it",
+            )
+
+    def calibrated(
+        self,
+        series: str | Path | xr.Dataset,
+        *,
+        horizon: int | None = None,
+        batch_size: int = 16,
+        backend: Backend | None = None,
+    ) -> "Forecaster":
+        """This forecaster, with intervals that are calibrated on the validation period of a series.
+
+        How large errors usually are is learnt from forecasts of the training period, and how many of these sizes truth
+        lies away from those of the validation period, and how much larger errors are where those of the days before
+        were; up to 1000 init times each, drawn by a fixed seed. `fit` does this at its end.
+
+        Args:
+            series: a store that `prepare` made, by path or as `open_store` opened it, or another series like it.
+            horizon: lead times that can have intervals; as fitted by default, more for those of a rollout.
+            batch_size: see `predict`.
+            backend: see `predict`.
+
+        Raises:
+            StforecastError: TIME_RANGE or TIME_SHORT if the series has no forecast with truth in one of both periods;
+                what `predict` raises.
+        """
+        opened = series if isinstance(series, xr.Dataset) else open_store(series)
+        options: dict[str, Any] = {"batch_size": batch_size, "backend": backend}
+        times = times_of(opened)
+        learnt = times[self.split.part_rows(times, "train")]
+        late_from = learnt[0] + (learnt[-1] - learnt[0]) // 4 * 3
+        candidates = ErrorCycle.candidates(learnt, self.step)
+        horizon = self.horizon if horizon is None else horizon
+        learning, judging = (
+            self.plan(opened, init_times=self._drawn(opened, part, horizon), horizon=horizon, **options)
+            for part in ("train", "validation")
+        )
+        usual = UsualError.of((learning.errors(some) for some in learning.parts()), candidates, late_from)
+        scored = ((*judging.errors(some), judging.recent_errors(some, usual)) for some in judging.parts())
+        return replace(self, calibration=Calibration.of(usual, scored))
+
+    def _drawn(self, series: xr.Dataset, part: str, horizon: int) -> Times:
+        """Init times of which all valid times lie in a part of the split, at most so many as errors are taken of."""
+        inits = self.init_times(series, part=part, horizon=horizon)
+        if len(inits) <= MOST_INIT_TIMES:
+            return inits
+        # Drawn, for a stride could meet the same hour every day.
+        drawn: Times = np.sort(np.random.default_rng(0).choice(inits, MOST_INIT_TIMES, replace=False))
+        return drawn
 
     def init_times(self, series: xr.Dataset, *, part: str | None = None, horizon: int | None = None) -> Times:
         """The times of a series that have a whole history up to them and `horizon` frames of truth behind them.
@@ -320,8 +415,9 @@ class Forecaster:
     def save(self, folder: str | Path, *, half: bool = False) -> Path:
         """The folder, written whole or not at all: weights.safetensors, and model.json with all the rest.
 
-        model.json holds SHA-256 sums of the weights and of itself, which `load` checks. Of processes that train
-        together the first one writes, and the others return at once.
+        A calibration is a third file, calibration.safetensors. model.json holds SHA-256 sums of the others and of
+        itself, which `load` checks. Of processes that train together the first one writes, and the others return at
+        once.
 
         Args:
             folder: where to write; it must not be there yet.
@@ -339,9 +435,15 @@ class Forecaster:
             )
         weights = self._weights(torch.float16 if half else torch.float32)
         described = self._describe() | {"weights_sha256": sha256(weights)}
+        calibration = None
+        if self.calibration is not None:
+            calibration = safetensors.numpy.save(self.calibration.to_arrays())
+            described["calibration"] = self.calibration.to_json() | {"sha256": sha256(calibration)}
         with replacing(folder) as temporary:
             temporary.mkdir()
             (temporary / WEIGHTS_FILE).write_bytes(weights)
+            if calibration is not None:
+                (temporary / CALIBRATION_FILE).write_bytes(calibration)
             (temporary / MODEL_FILE).write_text(json.dumps(described | {"sha256": _digest(described)}, indent=2) + "\n")
         return folder
 
@@ -388,7 +490,9 @@ class Forecaster:
                 f"{folder / WEIGHTS_FILE} is not what {MODEL_FILE} was written with (its SHA-256 differs): it was "
                 "changed or damaged; take another copy",
             )
-        return cls._from_described(described, safetensors.torch.load(weights), folder)
+        loaded = cls._from_described(described, safetensors.torch.load(weights), folder)
+        stated = described.get("calibration")
+        return loaded if stated is None else replace(loaded, calibration=_read_calibration(folder, stated))
 
     @classmethod
     def from_openstl(
@@ -516,6 +620,7 @@ class Plan:
         times: the times of the series, (time,).
         init_times: the last frame that each forecast sees, (init_time,).
         horizon: how many steps are forecast.
+        interval: the share of truth that is to lie between bounds; None for none.
     """
 
     def __init__(
@@ -528,9 +633,10 @@ class Plan:
         horizon: int,
         batch_size: int,
         backend: Backend | None,
+        interval: float | None = None,
     ) -> None:
         self.forecaster, self.alignment, self.times = forecaster, alignment, times
-        self.init_times, self.horizon = init_times, horizon
+        self.init_times, self.horizon, self.interval = init_times, horizon, interval
         self._starts, self._batch_size, self._backend = starts, batch_size, backend
         self._network: CheckedNetwork | None = None
 
@@ -556,12 +662,31 @@ class Plan:
         return self.alignment.found.isel({self.alignment.dims[0]: _as_slice(self._rows(inits, leads))})
 
     def _rows(self, inits: slice, leads: slice | None) -> Rows:
-        """The rows of the series that some forecasts see, frames of earlier days among them."""
+        """The rows of the series that some forecasts and their bounds see, frames of earlier days among them."""
+        rows = self._rows_from(self._starts[inits], leads)
+        if self._usual is None:
+            return rows
+        starts, is_there = self._recent_starts(inits, self._usual.horizon)
+        return np.union1d(rows, self._rows_with_truth(np.unique(starts[is_there]), self._usual.horizon))
+
+    def _rows_from(self, starts: Rows, leads: slice | None) -> Rows:
+        """The rows that forecasts see whose histories begin at some rows."""
         first, length = self._reach(leads)
-        starts, history = self._starts[inits], self.forecaster.history
         earlier = self._context(self.times).earlier_rows(starts, length, first=first)
-        rows: Rows = np.union1d(starts[:, None] + np.arange(history), earlier)
+        rows: Rows = np.union1d(starts[:, None] + np.arange(self.forecaster.history), earlier)
         return rows
+
+    def _rows_with_truth(self, starts: Rows, horizon: int) -> Rows:
+        """The rows that forecasts see and those that they forecast."""
+        whole = starts[:, None] + np.arange(self.forecaster.history + horizon)
+        rows: Rows = np.union1d(self._rows_from(starts, slice(0, horizon)), whole)
+        return rows
+
+    @property
+    def _usual(self) -> UsualError | None:
+        """The usual error, if there are to be bounds."""
+        calibration = self.forecaster.calibration
+        return None if self.interval is None or calibration is None else calibration.usual
 
     def _reach(self, leads: slice | None) -> tuple[int, int]:
         """The first frame of a window that a part of a rollout sees, and how many it reaches over."""
@@ -599,13 +724,109 @@ class Plan:
         model, leads = self.forecaster, slice(0, self.horizon) if leads is None else leads
         assert leads.start % model.horizon == 0
         rows = self._rows(inits, leads)
-        starts = np.searchsorted(rows, self._starts[inits])
         frames = self._frames(block)
-        if history is None:
-            history = frames[starts[:, None] + np.arange(model.history)]
-        output = self._run(history, starts, self._context(self.times[rows], torch.from_numpy(frames)), leads)
+        output, history = self._output(self._starts[inits], rows, frames, leads, history)
         seen = np.concatenate([history, output], axis=1)[:, -model.history :]
-        return self._label(output, inits, leads, refuse), seen
+        radius = None
+        if self.interval is not None:
+            assert model.calibration is not None
+            valid = self.init_times[inits, None] + self.lead_times[leads]
+            recent = self._recent_of(inits, rows, frames, model.calibration.usual, leads)
+            radius = model.calibration.radius(self.interval, valid, leads, recent)
+        return self._label(output, radius, inits, leads, refuse), seen
+
+    def parts(self) -> Iterator[slice]:
+        """Init times, by position, in parts whose frames take little memory."""
+        length = max(_CALIBRATION_BYTES // (8 * self.frame_size * (self.forecaster.history + self.horizon)), 1)
+        for row in range(0, len(self.init_times), length):
+            yield slice(row, min(row + length, len(self.init_times)))
+
+    def errors(self, inits: slice) -> Errors:
+        """The times that are forecast, and truth minus forecast, normalized, of which the truth has to be there.
+
+        Values of the output are not judged.
+
+        Args:
+            inits: which init times, by position.
+        """
+        rows = self._rows_with_truth(self._starts[inits], self.horizon)
+        valid = self.init_times[inits, None] + self.lead_times
+        return valid, self._misses(self._starts[inits], rows, self._loaded_frames(rows), self.horizon)
+
+    def recent_errors(self, inits: slice, usual: UsualError) -> Frames:
+        """How large the errors of the days before each init time were, as `radius` wants it, for all lead times.
+
+        Args:
+            inits: which init times, by position.
+            usual: what they are compared with.
+        """
+        starts, is_there = self._recent_starts(inits, usual.horizon)
+        rows = self._rows_with_truth(np.unique(starts[is_there]), usual.horizon)
+        frames = self._loaded_frames(rows) if len(rows) else np.empty(0, np.float32)
+        return self._recent_of(inits, rows, frames, usual, slice(0, usual.horizon))
+
+    def _loaded_frames(self, rows: Rows) -> Frames:
+        return self._frames(self.alignment.found.isel({self.alignment.dims[0]: _as_slice(rows)}).load())
+
+    def _recent_of(self, inits: slice, rows: Rows, frames: Frames, usual: UsualError, leads: slice) -> Frames:
+        """The mean size of recent errors, relative to the usual one, (init_time, lead_time, channel).
+
+        Args:
+            inits: which init times, by position.
+            rows: the rows of the series that the frames are.
+            frames: normalized, (time, channel, y, x).
+            usual: what errors are compared with.
+            leads: which lead times, by position.
+        """
+        starts, is_there = self._recent_starts(inits, usual.horizon)
+        needed, where = np.unique(starts[is_there], return_inverse=True)
+        sizes = np.ones((*starts.shape, leads.stop - leads.start, len(self.forecaster.channels)), np.float32)
+        if len(needed):
+            length = self.forecaster.history + usual.horizon
+            own = []
+            # Errors of a few init times at once: they are as large as frames, and only their means are kept.
+            for row in range(0, len(needed), self._batch_size):
+                some = needed[row : row + self._batch_size]
+                valid = self.times[some[:, None] + np.arange(self.forecaster.history, length)]
+                misses = self._misses(some, rows, frames, leads.stop)[:, leads]
+                own.append(usual.relative(misses, valid[:, leads], leads))
+            sizes[is_there] = np.concatenate(own)[where]
+        counts = is_there.sum(axis=1)[:, None, None]
+        summed = np.where(is_there[:, :, None, None], sizes, 0).sum(axis=1)
+        # As if one more forecast had erred as usual: few errors tell little.
+        recent: Frames = ((summed + 1) / (counts + 1)).astype(np.float32)
+        return recent
+
+    def _recent_starts(self, inits: slice, horizon: int) -> tuple[Rows, npt.NDArray[np.bool_]]:
+        """Where the histories of forecasts of the days before begin, (init_time, day), and whether these can be made.
+
+        The truth of all their lead times is known at the init time.
+        """
+        model = self.forecaster
+        days = max(round(DAY / model.step), 1) * np.arange(RECENT_FORECASTS)
+        wanted = self.init_times[inits, None] - model.step * (horizon + model.history - 1 + days)
+        starts = np.searchsorted(self.times, wanted)
+        behind = starts + model.history + horizon - 1
+        last = len(self.times) - 1
+        is_whole = self.times[behind.clip(max=last)] - wanted == (model.history + horizon - 1) * model.step
+        is_there = (self.times[starts.clip(max=last)] == wanted) & (behind <= last) & is_whole
+        return starts, is_there
+
+    def _misses(self, starts: Rows, rows: Rows, frames: Frames, horizon: int) -> Frames:
+        """Truth minus forecast (init, lead, channel, y, x), normalized, by frames of some rows of the series."""
+        output, _ = self._output(starts, rows, frames, slice(0, horizon))
+        first = starts + self.forecaster.history
+        return frames[np.searchsorted(rows, first[:, None] + np.arange(horizon))] - output
+
+    def _output(
+        self, starts: Rows, rows: Rows, frames: Frames, leads: slice, history: Frames | None = None
+    ) -> tuple[Frames, Frames]:
+        """Normalized forecasts (init, lead, channel, y, x) by frames of some rows of the series; and their history."""
+        begin = np.searchsorted(rows, starts)
+        if history is None:
+            history = frames[begin[:, None] + np.arange(self.forecaster.history)]
+        context = self._context(self.times[rows], torch.from_numpy(frames))
+        return self._run(history, begin, context, leads), history
 
     def _frames(self, block: xr.Dataset) -> Frames:
         """Normalized frames (time, channel, y, x) of the model out of the caller's; refused if they cannot be right."""
@@ -662,18 +883,34 @@ class Plan:
             )
         return self._network
 
-    def _label(self, output: Frames, inits: slice, leads: slice, refuse: Refuse) -> xr.Dataset:
+    def _label(self, output: Frames, radius: Frames | None, inits: slice, leads: slice, refuse: Refuse) -> xr.Dataset:
         """The network's output as a forecast in the caller's own terms."""
         model = self.forecaster
-        physical = {
-            item.name: model.normalization.variables[item.name].invert(values).clip(*item.limits)
-            for item, values in model.channels.unstack(output, axis=2)
-        }
+        physical = self._physical(output)
         flags = flags_of(model.channels, output, physical, model.envelope)
         init_times, lead_times = self.init_times[inits], self.lead_times[leads]
         refuse_flagged(flags, refuse, init_times, lead_times)
-        variables = [self.alignment.to_caller(item, physical[item.name]) for item in model.channels.variables]
-        return self.labelled({str(some.name): some for some in variables}, as_coordinate(flags), init_times, lead_times)
+        made = self._in_caller_terms(physical)
+        if radius is not None:
+            assert self.interval is not None
+            for bound, ends in zip(BOUNDS, (output - radius, output + radius), strict=True):
+                for name, values in self._in_caller_terms(self._physical(ends)).items():
+                    attrs = bound_attrs(name, values.attrs, bound, self.interval)
+                    made[bound_name(name, bound)] = values.drop_attrs().assign_attrs(attrs)
+        return self.labelled(made, as_coordinate(flags), init_times, lead_times)
+
+    def _physical(self, frames: Frames) -> dict[str, npt.NDArray[np.float32]]:
+        """Each variable (init, lead, [level,] y, x) in physical units, within its limits, of normalized frames."""
+        model = self.forecaster
+        return {
+            item.name: model.normalization.variables[item.name].invert(values).clip(*item.limits)
+            for item, values in model.channels.unstack(frames, axis=2)
+        }
+
+    def _in_caller_terms(self, physical: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, xr.DataArray]:
+        """Variables of the model by the caller's names and in the caller's units and order."""
+        variables = (self.alignment.to_caller(item, physical[item.name]) for item in self.forecaster.channels.variables)
+        return {str(some.name): some for some in variables}
 
     def labelled(
         self,
@@ -779,6 +1016,26 @@ def is_first_process() -> bool:
     """Whether this process is to write what a fit made; of several that train together only one is."""
     group = torch.distributed
     return not (group.is_available() and group.is_initialized()) or group.get_rank() == 0
+
+
+def _read_calibration(folder: Path, described: Mapping[str, Any]) -> Calibration:
+    path = folder / CALIBRATION_FILE
+    if not path.is_file():
+        raise StforecastError(
+            ErrorKind.FILE_MISSING,
+            f"{folder} is no whole forecaster: {CALIBRATION_FILE} is missing; copy all its files",
+        )
+    content = path.read_bytes()
+    try:
+        if sha256(content) != described["sha256"]:
+            raise StforecastError(
+                ErrorKind.CKPT_CORRUPT,
+                f"{path} is not what {MODEL_FILE} was written with (its SHA-256 differs): it was changed or damaged; "
+                "take another copy",
+            )
+        return Calibration.from_arrays(safetensors.numpy.load(content), described)
+    except KeyError as error:
+        raise StforecastError(ErrorKind.CKPT_INCOMPLETE, f"{path} or {MODEL_FILE} lacks {error}") from error
 
 
 def _version() -> str:

@@ -471,6 +471,11 @@ def with_forecast_times(forecast: xr.Dataset, *, time_attrs: Mapping[Hashable, A
     return forecast
 
 
+def forecast_variables(forecast: xr.Dataset) -> list[Hashable]:
+    """The names of what is forecast: all variables but the bounds of intervals, which say what they are bounds of."""
+    return [name for name, variable in forecast.data_vars.items() if "interval_of" not in variable.attrs]
+
+
 def check_forecast(dataset: xr.Dataset) -> None:
     """Refuse a Dataset that does not keep the contract of a forecast.
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import Grid, axis_of, check_forecast
+from stforecast.grid import Grid, axis_of, check_forecast, forecast_variables
 from stforecast.sources import era5
 from stforecast.units import canonical_units
 
@@ -27,7 +27,8 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     init time (the init-time convention of doi:10.1029/2023MS004019). Variables have ERA5's long names where their own
     is one of ERA5's short names (t2m is 2m_temperature), levels are whole numbers of hPa, latitudes go from south to
     north and longitudes from 0 to 360 degrees. There is no valid_time: readers make it themselves. Values and units
-    stay as they are, and nothing is loaded. `to_zarr` writes what `gs://weatherbench2` holds the likes of.
+    stay as they are, and nothing is loaded. Bounds of intervals are left
+    out, for the layout has no place for them. `to_zarr` writes what `gs://weatherbench2` holds the likes of.
 
     Args:
         forecast: (init_time, lead_time, [member,] [level,] Y, X) on latitudes and longitudes.
@@ -37,6 +38,7 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
             pressure in hPa; ARGUMENT if two variables would get the same name.
     """
     check_forecast(forecast)
+    forecast = forecast[forecast_variables(forecast)]
     grid = Grid.of(forecast)
     if not grid.is_geographic:
         raise StforecastError(

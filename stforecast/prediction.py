@@ -21,6 +21,7 @@ from stforecast.files import confirm, make_durable, replacing, sha256, unwritten
 from stforecast.forecaster import Forecaster, Plan
 from stforecast.forecasts import open_forecast, open_group, write_forecast, write_region, write_template
 from stforecast.guards import FLAG_ATTRS, Refuse
+from stforecast.intervals import BOUNDS, bound_attrs, bound_name
 from stforecast.models.inference import Backend
 from stforecast.pretrained import load_model, packaged_model, packaged_models
 from stforecast.store.tasks import run_tasks
@@ -42,6 +43,7 @@ def predict(
     horizon: int | None = None,
     output: str | Path | None = None,
     backend: Backend | None = None,
+    interval: float | None = None,
     refuse: Refuse = "impossible",
     memory_limit: int = _MEMORY_LIMIT,
     progress: bool = False,
@@ -71,6 +73,8 @@ def predict(
         horizon: how many steps to forecast; as the model was fitted by default. What is beyond is a rollout.
         output: a .zarr or .nc path to write.
         backend: what computes the network; chosen by the number of forecasts by default, see `Forecaster.predict`.
+        interval: the share of truth, as 0.9, that is to lie between bounds t2m_lower and t2m_upper beside t2m, and
+            likewise for other variables; see `Forecaster.predict`. No bounds without it.
         refuse: which forecasts are refused: "impossible" ones, with values that are not finite or cannot be; those that
             show "drift" besides; or "nothing", and the flags tell.
         memory_limit: bytes that a block may take while it is made; of lazy and written forecasts.
@@ -86,7 +90,7 @@ def predict(
         _check_output(Path(output))
 
     forecaster = forecaster_for(dataset, model, init_times=init_times)
-    plan = forecaster.plan(dataset, init_times=init_times, horizon=horizon, backend=backend)
+    plan = forecaster.plan(dataset, init_times=init_times, horizon=horizon, backend=backend, interval=interval)
     if output is not None:
         return _written(plan, Path(output), refuse, memory_limit, progress)
     if any(variable.chunks is not None for variable in plan.alignment.found.data_vars.values()):
@@ -140,7 +144,8 @@ def forecaster_for(
 
 def _blocks(plan: Plan, memory_limit: int) -> list[Block]:
     """Init times, and for each of these parts their lead times in parts, that take no more memory than they may."""
-    values = memory_limit // (_BYTES_A_VALUE * plan.frame_size)
+    bounds = 0 if plan.interval is None else len(BOUNDS)
+    values = memory_limit // (_BYTES_A_VALUE * (1 + bounds) * plan.frame_size)
     inits = max(values // plan.horizon, 1)
     fitted = plan.forecaster.horizon
     leads = max(values // inits // fitted, 1) * fitted
@@ -223,6 +228,15 @@ def _templates(plan: Plan) -> dict[str, xr.DataArray]:
         dtype = like.dtype if np.issubdtype(like.dtype, np.floating) else np.dtype(np.float32)
         empty = xr.DataArray(da.zeros(like.shape, dtype=dtype), dims=like.dims, attrs=like.attrs)
         templates[plan.alignment.names[item.name]] = empty
+    if plan.interval is not None:
+        of_bounds = {
+            bound_name(name, bound): empty.drop_attrs().assign_attrs(
+                bound_attrs(name, empty.attrs, bound, plan.interval)
+            )
+            for bound in BOUNDS
+            for name, empty in templates.items()
+        }
+        templates |= of_bounds
     return templates
 
 
@@ -267,7 +281,10 @@ def _begin(plan: Plan, staging: Path, blocks: Sequence[Block], refuse: Refuse) -
     described = {name: [str(some.dtype), some.dims, some.shape] for name, some in templates.items()}
     times = [plan.init_times.astype(str).tolist(), plan.lead_times.astype(str).tolist()]
     bounds = [[inits.start, inits.stop, [leads.stop for leads in parts]] for inits, parts in blocks]
-    wanted = [plan.forecaster.weights_hash(), described, times, bounds, refuse]
+    wanted: list[Any] = [plan.forecaster.weights_hash(), described, times, bounds, refuse]
+    if plan.interval is not None:
+        assert plan.forecaster.calibration is not None
+        wanted += [plan.interval, plan.forecaster.calibration.digest()]
     recipe = {"sha256": sha256(json.dumps(wanted).encode())}
     (staging / "stopped").unlink(missing_ok=True)
     if recall(staging / "recipe.json") == recipe:

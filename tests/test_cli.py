@@ -58,9 +58,11 @@ def test_a_raw_file_becomes_scores_and_a_map(
     scores = json.loads(capsys.readouterr().out)
     assert scores["dims"]["source"] == 2
     assert scores["coords"]["lead_time"]["data"] == [21600, 43200]
-    assert run("predict", model, raw, tmp_path / "raw_forecast.nc", monkeypatch=monkeypatch) == 0
+    assert run("predict", model, raw, tmp_path / "raw_forecast.nc", "--interval", 0.8, monkeypatch=monkeypatch) == 0
     with xr.open_dataset(tmp_path / "raw_forecast.nc", decode_timedelta=True) as opened:
         assert dict(opened.sizes) == {"init_time": 1, "lead_time": 2, "latitude": 4, "longitude": 6}
+        assert (opened["t2m_upper"] > opened["t2m_lower"]).all()
+        assert opened["t2m_upper"].attrs["interval"] == 0.8
 
 
 def test_scores_come_by_metric_hour_and_region_with_a_card(tmp_path: Path, raw: Path, monkeypatch, capsys) -> None:

@@ -385,7 +385,11 @@ def test_each_epoch_takes_the_windows_in_another_order() -> None:
 
 def test_saving_and_loading_changes_nothing(tmp_path: Path, stored: xr.Dataset, forecaster: Forecaster) -> None:
     folder = forecaster.save(tmp_path / "model")
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "weights.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "calibration.safetensors",
+        "model.json",
+        "weights.safetensors",
+    ]
     loaded = Forecaster.load(folder)
     xr.testing.assert_identical(loaded.predict(stored), forecaster.predict(stored))
     assert loaded.grid == forecaster.grid

@@ -19,7 +19,7 @@ STOREYS = (
     {"grid"},
     {"split", "normalization", "channels", "limits"},
     {"checkpoints", "windows", "models", "sources", "store", "forecasts", "baselines"},
-    {"networks", "alignment", "guards"},
+    {"networks", "alignment", "guards", "intervals"},
     {"training"},
     {"presets", "verification", "plot", "inspection", "harmonisation", "interchange"},
     {"forecaster"},

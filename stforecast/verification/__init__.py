@@ -1,6 +1,7 @@
 """Verification: scores by lead time, region and season, their intervals, score cards and spectra."""
 
 from stforecast.verification.bootstrap import usual_block_length
+from stforecast.verification.coverage import coverage
 from stforecast.verification.evaluation import Reference, evaluate
 from stforecast.verification.groups import Region, region_masks
 from stforecast.verification.metrics import (
@@ -34,6 +35,7 @@ __all__ = [
     "Metric",
     "Reference",
     "Region",
+    "coverage",
     "evaluate",
     "frame_sums",
     "metric_of",

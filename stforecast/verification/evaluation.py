@@ -12,7 +12,16 @@ import xarray as xr
 
 from stforecast.baselines import Baseline, Climatology, blocks_of, fit_references, frames_at, needs_training
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import Grid, axis_of, check_forecast, check_series, find_dims, on_grid_of, times_of
+from stforecast.grid import (
+    Grid,
+    axis_of,
+    check_forecast,
+    check_series,
+    find_dims,
+    forecast_variables,
+    on_grid_of,
+    times_of,
+)
 from stforecast.split import Split
 from stforecast.time_axis import Times, show_step, show_time
 from stforecast.verification.bootstrap import Bootstrap, Intervals, intervals, skill, usual_block_length
@@ -92,14 +101,15 @@ def evaluate(
             few for an interval; ARGUMENT for an unknown reference, metric or group, or without a training part.
     """
     check_forecast(forecast)
-    _check_dims(forecast)
+    check_verifiable_dims(forecast)
+    forecast = forecast[forecast_variables(forecast)]
     step = check_series(truth, allow_gaps=True)
     chosen = _metrics(metrics, protocol)
     for metric in chosen:
         metric.check(Grid.of(forecast).shape)
     masks = None if regions is None else region_masks(forecast, regions)
-    forecast = _verifiable(forecast, truth)
-    groups = Groups.of(_valid_times(forecast), by)
+    forecast = verifiable(forecast, truth)
+    groups = Groups.of(valid_times(forecast), by)
     bootstrap = _bootstrap(forecast, confidence, block_length, resamples, seed)
     draws = bootstrap.draws(forecast.sizes["init_time"]) if bootstrap else None
     horizon = _horizon(forecast, step) if reference else 0
@@ -142,7 +152,12 @@ def _bootstrap(
     return Bootstrap(confidence, block_length, resamples, seed)
 
 
-def _check_dims(forecast: xr.Dataset) -> None:
+def check_verifiable_dims(forecast: xr.Dataset) -> None:
+    """Refuse an ensemble, and any other dimension besides those of a single forecast.
+
+    Raises:
+        StforecastError: DIMS, naming them.
+    """
     roles = {dim: axis_of(forecast, dim) for variable in forecast.data_vars.values() for dim in variable.dims}
     extra = [str(dim) for dim, role in roles.items() if role not in ("init_time", "lead_time", "Z", "Y", "X")]
     if extra:
@@ -153,15 +168,16 @@ def _check_dims(forecast: xr.Dataset) -> None:
         )
 
 
-def _valid_times(forecast: xr.Dataset) -> Times:
+def valid_times(forecast: xr.Dataset) -> Times:
+    """The times that are forecast, (init_time, lead_time)."""
     inits, leads = (forecast[name].to_numpy() for name in ("init_time", "lead_time"))
     valid: Times = (inits[:, None] + leads).astype("datetime64[ns]")
     return valid
 
 
-def _verifiable(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
+def verifiable(forecast: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
     """The init times of a forecast that have a valid time in the truth."""
-    times, valid = times_of(truth), _valid_times(forecast)
+    times, valid = times_of(truth), valid_times(forecast)
     inits = np.isin(valid, times).any(axis=1)
     if not inits.any():
         ranges = [
@@ -207,7 +223,7 @@ def _references(
     for name, source in reference.items():
         if isinstance(source, xr.Dataset):
             check_forecast(source)
-            _check_dims(source)
+            check_verifiable_dims(source)
             source = on_grid_of(source, forecast, name=f"the reference {name}")
         references[name] = source
     return references, {}
@@ -310,7 +326,7 @@ class _Plan:
             name: _on_block(name, source, block, self.truth, self.horizon) for name, source in self.references.items()
         }
         init_times, leads = block["init_time"].to_numpy(), block["lead_time"].to_numpy()
-        observed = frames_at(self.truth, _valid_times(block), init_times, leads, source="truth")
+        observed = frames_at(self.truth, valid_times(block), init_times, leads, source="truth")
         groups = self.groups.number[inits]
         sums, weights, frames = {}, {}, {}
         scored = np.zeros((1 if self.regions is None else len(self.regions), *groups.shape), bool)
@@ -344,7 +360,7 @@ class _Plan:
         """The climatology at the valid times, in the order of the truth."""
         if self.climatology is None:
             return None
-        valid = _valid_times(block)
+        valid = valid_times(block)
         values = self.climatology.at(name, valid.ravel())
         order = ("init_time", "lead_time", *self.climatology.coefficients[name].dims[1:])
         cycle = xr.DataArray(values.reshape(*valid.shape, *values.shape[1:]), dims=order)

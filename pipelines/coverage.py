@@ -1,0 +1,138 @@
+"""Coverage of prediction intervals on three real series: `python pipelines/coverage.py` writes docs/intervals.md.
+
+Models that were fitted before are taken from data/runs/coverage, so that only their calibration is made anew.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from rich.console import Console
+
+import stforecast as stf
+from stforecast.verification import coverage
+
+FOLDER = Path("data/runs/coverage")
+PAGE = Path("docs/intervals.md")
+BEHIND = "<!-- what pipelines/coverage.py writes -->"
+NEW_YORK = (40.699031, 40.849878, -74.022216, -73.873868)
+SHARES = (0.5, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A real series, and how it is forecast: a preset, and what is other than in it."""
+
+    name: str
+    what: str
+    path: str
+    preset: str
+    by: str
+    changes: Mapping[str, int]
+
+    def open(self, data: Path) -> xr.Dataset:
+        """The raw series."""
+        city = {"bounds": NEW_YORK, "time_zone": "America/New_York"} if self.preset == "traffic" else {}
+        return stf.open_dataset(data / self.path, **city)
+
+
+ALL = (
+    Series("taxi", "taxi flows, half-hourly", "taxinyc/NYC16_M16x12_T30_InOut.h5", "traffic", "hour", {}),
+    Series("air", "6-hourly air temperature", "ncep_air", "weather", "season", {}),
+    Series("slp", "daily sea level pressure", "ncep_slp", "weather", "season", {"horizon": 10, "epochs": 3}),
+)
+
+
+def main() -> None:
+    """Fit what is not fitted yet, and write how often truth lies inside."""
+    console, data = Console(), Path(os.environ.get("STFORECAST_DATA") or ".")
+    for series in ALL:
+        if not (data / series.path).exists():
+            sys.exit(f"{data / series.path} is not there; set STFORECAST_DATA to the folder of the real series")
+    sections = [_section(series, data, console) for series in ALL]
+    text, _, _ = PAGE.read_text().partition(BEHIND)
+    PAGE.write_text(f"{text}{BEHIND}\n\n" + "\n".join(sections))
+    console.print(f"wrote {PAGE}")
+
+
+def _section(series: Series, data: Path, console: Console) -> str:
+    console.rule(series.name)
+    store, forecaster = _fitted(series, data)
+    init_times = forecaster.init_times(store, part="test")
+    forecasts = {
+        share: stf.predict(store, forecaster, init_times=init_times, interval=share, refuse="nothing")
+        for share in SHARES
+    }
+    split, forecast = forecaster.split, forecasts[0.9]
+    units = next(iter(forecast.data_vars.values())).attrs["units"]
+    names = [str(name) for name in coverage(forecast, store).data_vars]
+    head = (
+        f"## {series.name}: {series.what}\n\nPreset {series.preset}, training to {split.train[1]}, validation to "
+        f"{split.validation[1]}, test to {split.test[1]}; {len(init_times)} init times tested, calibrated on "
+        f"{forecaster.calibration.count}. "
+        + ("Mean of inflow and outflow. " if len(names) > 1 else "")
+        + f"Coverage of the 0.9 interval in per cent, width and interval score in {units}.\n"
+    )
+    whole = coverage(forecast, store).to_array().mean("variable")
+    grouped = coverage(forecast, store, by=[series.by]).to_array().mean("variable").sel(measure="coverage")
+    if series.by == "hour":
+        grouped = grouped.groupby_bins(
+            "hour", range(-1, 24, 6), labels=["0 to 5 h", "6 to 11 h", "12 to 17 h", "18 to 23 h"]
+        )
+        grouped = grouped.mean().rename(hour_bins="season")
+    columns = {"all": whole.sel(measure="coverage")}
+    parts = {str(label): grouped.sel(season=label) for label in grouped["season"].to_numpy()}
+    columns |= {label: one for label, one in parts.items() if one.notnull().any()}
+    rows = [["lead time", *columns, "width", "interval score"]]
+    for number, lead in enumerate(forecast["lead_time"].to_numpy()):
+        shares = [f"{100 * float(one[number]):.1f}" for one in columns.values()]
+        others = [f"{float(whole.sel(measure=measure)[number]):.4g}" for measure in ("width", "interval_score")]
+        rows.append([f"{lead / np.timedelta64(1, 'h'):g} h", *shares, *others])
+    mean = [f"{100 * float(one.mean()):.1f}" for one in columns.values()]
+    rows.append(["all", *mean, *(f"{float(whole.sel(measure=m).mean()):.4g}" for m in ("width", "interval_score"))])
+    asked = [["asked for", *(f"{share:.0%}" for share in SHARES)]]
+    asked.append(["came", *(f"{100 * _mean_coverage(one, store):.1f} %" for one in forecasts.values())])
+    cells = ", ".join(f"{100 * one:.1f}" for one in _by_cell(forecast, store, names))
+    told = f"\nOf single cells over all lead times, the 5th, 50th and 95th percentile of coverage: {cells} %.\n"
+    return f"{head}\n{_table(rows)}\n\n{_table(asked)}\n{told}"
+
+
+def _fitted(series: Series, data: Path) -> tuple[xr.Dataset, stf.Forecaster]:
+    """The store and the model, fitted unless they are there; its calibration is new in any case."""
+    path, model = FOLDER / f"{series.name}.zarr", FOLDER / series.name
+    if not model.exists():
+        raw = series.open(data)
+        split = stf.Split.by_fraction(raw["time"].to_numpy())
+        stf.prepare(raw, path, split, overwrite=True)
+        changes, training = dict(series.changes), stf.preset_of(series.preset).training
+        training = replace(training, epochs=changes.pop("epochs", training.epochs))
+        stf.fit(path, preset=series.preset, training=training, progress=True, **changes).save(model)
+    return stf.open_store(path).load(), stf.Forecaster.load(model).calibrated(path, backend="eager")
+
+
+def _mean_coverage(forecast: xr.Dataset, truth: xr.Dataset) -> float:
+    return float(coverage(forecast, truth).sel(measure="coverage").to_array().mean())
+
+
+def _by_cell(forecast: xr.Dataset, truth: xr.Dataset, names: list[str]) -> list[float]:
+    """Percentiles over the cells of the coverage of each."""
+    rows = np.searchsorted(truth["time"].to_numpy(), forecast["valid_time"].to_numpy())
+    shares = []
+    for name in names:
+        actual, room = truth[name].to_numpy()[rows], 1e-6 * float(abs(truth[name]).max())
+        low, high = (forecast[f"{name}_{bound}"].to_numpy() for bound in ("lower", "upper"))
+        shares.append(((actual >= low - room) & (actual <= high + room)).mean(axis=(0, 1)).ravel())
+    return np.percentile(np.concatenate(shares), [5, 50, 95]).tolist()
+
+
+def _table(rows: list[list[str]]) -> str:
+    first, *others = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([first, "|" + " ---: |" * len(rows[0]), *others])
+
+
+if __name__ == "__main__":
+    main()
