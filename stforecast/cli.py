@@ -33,6 +33,7 @@ app = typer.Typer(
 
 
 PICTURES = (".png", ".pdf", ".svg")
+FILMS = (".gif", ".mp4")
 
 
 class SampleKind(StrEnum):
@@ -532,18 +533,34 @@ def _without_nan(value: Any) -> Any:
 def plot(
     forecast: Annotated[Path, typer.Argument(help="A forecast that `stforecast predict` wrote.")],
     truth: DataPath,
-    output: Annotated[Path, typer.Argument(help="The picture to write, e.g. map.png (or .pdf, .svg).")],
+    output: Annotated[
+        Path, typer.Argument(help="The picture to write, e.g. map.png (.pdf, .svg), or a film: .gif, .mp4.")
+    ],
     variable: Annotated[str | None, typer.Option(help="The variable to draw; the first by default.")] = None,
     init: Annotated[str | None, typer.Option(help="The init time to draw; the last by default.")] = None,
     lead: Annotated[str | None, typer.Option(help="The lead time to draw, e.g. 24h; the last by default.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long each lead time stands in a film.")] = 0.5,
     source: SourceName = None,
 ) -> None:
-    """Draw forecast, truth and error side by side on a map."""
-    _check_output(output, *PICTURES)
-    figure = stf.plot.comparison(
-        _load_forecast(forecast), _open(truth, source), variable=variable, init_time=init, lead_time=lead
-    )
-    stf.plot.save(figure, output)
+    """Draw forecast, truth and error side by side on a map: a picture of one lead time, or a film of all."""
+    _check_output(output, *PICTURES, *FILMS)
+    if output.suffix in FILMS:
+        if lead is not None:
+            raise StforecastError(ErrorKind.ARGUMENT, f"{output} shows all lead times; leave --lead out")
+        stf.plot.animation(
+            _load_forecast(forecast),
+            output,
+            truth=_open(truth, source),
+            variable=variable,
+            init_time=init,
+            seconds_per_frame=seconds,
+            progress=True,
+        )
+    else:
+        figure = stf.plot.comparison(
+            _load_forecast(forecast), _open(truth, source), variable=variable, init_time=init, lead_time=lead
+        )
+        stf.plot.save(figure, output)
     typer.echo(output)
 
 

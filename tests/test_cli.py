@@ -45,6 +45,7 @@ def test_a_raw_file_becomes_scores_and_a_map(
         ("predict", model, store, forecast, "--part", "test", "--every", 2, "--backend", "folded"),
         ("evaluate", forecast, store, "--reference", "persistence", "--curve", tmp_path / "skill.png"),
         ("plot", forecast, store, tmp_path / "map.png", "--lead", "6h"),
+        ("plot", forecast, store, tmp_path / "film.gif", "--seconds", 0.2),
     ]
     for step in steps:
         assert run(*step, monkeypatch=monkeypatch) == 0, capsys.readouterr().err
@@ -54,6 +55,7 @@ def test_a_raw_file_becomes_scores_and_a_map(
     assert "persistence" in out
     for name in ("skill.png", "map.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF89a")
     assert run("evaluate", forecast, store, "--json", monkeypatch=monkeypatch) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["dims"]["source"] == 2
@@ -294,7 +296,8 @@ def test_a06_h01_what_another_process_is_writing_is_to_be_tried_later(tmp_path: 
         (("predict", "model", "s.zarr", "picture.png"), "picture.png should end in .nc", 2),
         (("predict", "model", "s.zarr", "f.nc", "--part", "test", "--init", "2016"), "exclude each other", 2),
         (("predict", "model", "s.zarr", "f.nc", "--every", 3), "--every is of use only with --part", 2),
-        (("plot", "f.nc", "s.zarr", "map.doc"), "map.doc should end in .png or .pdf or .svg", 2),
+        (("plot", "f.nc", "s.zarr", "map.doc"), "map.doc should end in .png or .pdf or .svg or .gif or .mp4", 2),
+        (("plot", "f.nc", "s.zarr", "film.gif", "--lead", "6h"), "film.gif shows all lead times; leave --lead out", 2),
         (("evaluate", "f.nc", "s.zarr", "--curve", "curve.txt"), "curve.txt should end in .png", 2),
         (("evaluate", "f.nc", "s.zarr"), "there is no forecast at f.nc", 3),
         (("evaluate", "f.nc", "s.zarr", "--card", "card.gif"), "card.gif should end in .png", 2),

@@ -2,6 +2,7 @@
 
 from stforecast.plot.curves import score_card, skill_curve, training_curve
 from stforecast.plot.maps import comparison, forecast_map, panels
+from stforecast.plot.movies import animation
 from stforecast.plot.pictures import save
 
-__all__ = ["comparison", "forecast_map", "panels", "save", "score_card", "skill_curve", "training_curve"]
+__all__ = ["animation", "comparison", "forecast_map", "panels", "save", "score_card", "skill_curve", "training_curve"]

@@ -270,6 +270,11 @@ def _draw_scale_bar(axes: Axes, canvas: Canvas) -> None:
 _KM_PER_DEGREE = 111.195  # of a great circle on a sphere of radius 6371 km
 
 
+def cells_of(canvas: Canvas, values: Values) -> Values:
+    """The values (y, x) of the cells as they lie on paper, masked where there is none."""
+    return np.ma.masked_invalid(values[np.ix_(canvas.rows, canvas.columns)])
+
+
 def draw_cells(axes: Axes, canvas: Canvas, values: Values, colours: Colours) -> QuadMesh:
     """Fill the cells of a panel with values (y, x) in the order of the data; cells without one are grey."""
     # The cells are in degrees east of the map's centre, so that none is cut where longitudes wrap.
@@ -277,7 +282,7 @@ def draw_cells(axes: Axes, canvas: Canvas, values: Values, colours: Colours) -> 
     return axes.pcolormesh(
         canvas.x_bounds,
         canvas.y_bounds,
-        np.ma.masked_invalid(values[np.ix_(canvas.rows, canvas.columns)]),
+        cells_of(canvas, values),
         cmap=colormaps[colours.name].with_extremes(bad=NO_VALUE),
         vmin=colours.low,
         vmax=colours.high,

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid
-from stforecast.plot.canvas import canvas_of, draw_cells, explain_gaps, new_panels
+from stforecast.plot.canvas import canvas_of, explain_gaps
 from stforecast.plot.colours import Colours
 from stforecast.plot.fields import Duration, Instant, evenly, field_of, frame_of, truth_of, values_of
-from stforecast.plot.pictures import colour_bar
-from stforecast.plot.words import label_of, name_of, shown, shown_units, title_of, when
+from stforecast.plot.sheets import Sheet
+from stforecast.plot.words import name_of, shown, when
 
 
 def comparison(
@@ -51,19 +51,13 @@ def comparison(
         raise StforecastError(
             ErrorKind.NAN, f"no cell of {frame.name} has a value both in the forecast {when(frame)} and in the truth"
         )
-    canvas = canvas_of(forecast, grid)
-    figure, panel = new_panels(canvas, 3)
-    shared = Colours.of(frame, predicted, observed)
-    first = draw_cells(panel[0], canvas, predicted, shared)
-    draw_cells(panel[1], canvas, observed, shared)
-    last = draw_cells(panel[2], canvas, error, Colours.about_zero("RdBu_r", error))
-    for axes, heading in zip(panel, ("Forecast", "Truth", "Error: forecast minus truth"), strict=True):
-        axes.set_title(title_of(heading, frame, grid), fontsize=9)
-    colour_bar(figure, first, panel[:2], label_of(frame), share=2 / 3)
-    colour_bar(figure, last, panel[2:], f"error [{shown_units(frame)}]", share=1 / 3)
-    figure.suptitle(name_of(frame), fontsize=14)
-    explain_gaps(figure, error)
-    return figure
+    shared, about_zero = Colours.of(frame, predicted, observed), Colours.about_zero("RdBu_r", error)
+    sheet = Sheet.compared(canvas_of(forecast, grid), grid, shared, about_zero)
+    sheet.compare(frame, predicted, observed)
+    sheet.add_bars_of_comparison(frame)
+    sheet.name_all(frame)
+    explain_gaps(sheet.figure, error)
+    return sheet.figure
 
 
 def forecast_map(
@@ -120,17 +114,13 @@ def panels(
 def _forecast_panels(forecast: xr.Dataset, frames: Sequence[xr.DataArray]) -> Figure:
     grid = Grid.of(forecast)
     fields = [values_of(frame, f"the forecast {when(frame)}") for frame in frames]
-    colours = Colours.of(frames[0], *fields)
-    canvas = canvas_of(forecast, grid)
-    figure, panel = new_panels(canvas, len(frames))
     longest: np.timedelta64 = np.max([frame["lead_time"].to_numpy() for frame in frames])
-    is_alone = len(frames) == 1
-    heading = f"Forecast: {name_of(frames[0])}" if is_alone else "Forecast"
-    for axes, frame, values in zip(panel, frames, fields, strict=True):
-        mesh = draw_cells(axes, canvas, values, colours)
-        axes.set_title(title_of(heading, frame, grid, longest), fontsize=11 if is_alone else 9)
-    colour_bar(figure, mesh, panel, label_of(frames[0]), share=1)
-    if not is_alone:
-        figure.suptitle(name_of(frames[0]), fontsize=14)
-    explain_gaps(figure, *fields)
-    return figure
+    heading = f"Forecast: {name_of(frames[0])}" if len(frames) == 1 else "Forecast"
+    count, colours = len(frames), Colours.of(frames[0], *fields)
+    sheet = Sheet(canvas_of(forecast, grid), grid, [heading] * count, [colours] * count, longest=longest)
+    for number, (frame, values) in enumerate(zip(frames, fields, strict=True)):
+        sheet.show(number, frame, values)
+    sheet.add_bar(frames[0])
+    sheet.name_all(frames[0])
+    explain_gaps(sheet.figure, *fields)
+    return sheet.figure
