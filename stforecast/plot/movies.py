@@ -187,15 +187,13 @@ def _pixels(figure: Figure) -> Pixels:
 
 def _write_gif(path: Path, pictures: Iterator[Pixels], palette: Sequence[str], seconds: float) -> None:
     """Write pictures as they come: Pillow's own writer of several frames would keep all of them."""
-    reference: Image.Image | None = None
-    before: Pixels | None = None
+    reference, before = _palette_image(palette), None
     with path.open("wb") as stream:
         for picture in pictures:
-            if reference is None:
-                reference = _palette_image(picture, palette)
+            if before is None:
                 _write_gif_head(stream, picture, reference)
             indices = np.array(Image.fromarray(picture).quantize(palette=reference, dither=Image.Dither.NONE))
-            indices[indices == _TRANSPARENT] = 0  # which has the same colour
+            indices[indices == _TRANSPARENT] = 0  # both are black
             # What is as it was is transparent, and takes no room.
             changed = indices if before is None else np.where(indices == before, _TRANSPARENT, indices)
             before = indices
@@ -210,16 +208,18 @@ def _write_gif(path: Path, pictures: Iterator[Pixels], palette: Sequence[str], s
 _TRANSPARENT = 255
 
 
-def _palette_image(picture: Pixels, names: Sequence[str]) -> Image.Image:
-    """An image whose 255 colours are those of the picture and of the colour maps, for all frames alike."""
-    height, width = picture.shape[:2]
-    strips = [colormaps[name](np.linspace(0, 1, width))[:, :3] for name in names]
-    rows = [np.broadcast_to((255 * strip).round().astype(np.uint8), (height // 2, width, 3)) for strip in strips]
-    found = Image.fromarray(np.concatenate([picture, *rows])).quantize(_TRANSPARENT, dither=Image.Dither.NONE)
-    colours = (found.getpalette() or [])[: 3 * _TRANSPARENT]
+def _palette_image(names: Sequence[str]) -> Image.Image:
+    """An image with 255 colours for all frames alike: greys for words and lines, the others of the colour maps."""
+    greys = np.linspace(0, 255, _GREYS)[:, None].repeat(3, axis=1)
+    count = (_TRANSPARENT - _GREYS) // len(names)
+    maps = [255 * colormaps[name](np.linspace(0, 1, count))[:, :3] for name in names]
+    colours = np.concatenate([greys, *maps]).round().astype(np.uint8)
     reference = Image.new("P", (1, 1))
-    reference.putpalette(colours + colours[:3] * (256 - len(colours) // 3))
+    reference.putpalette(np.pad(colours, ((0, 256 - len(colours)), (0, 0))).tobytes())  # all others are black
     return reference
+
+
+_GREYS = 33
 
 
 def _write_gif_head(stream: IO[bytes], picture: Pixels, reference: Image.Image) -> None:
