@@ -166,6 +166,13 @@ def test_g04_a_forecast_that_was_killed_goes_on_where_it_was(
     assert len(made) == 12 - kept
 
 
+def test_a_clients_workers_make_the_same_forecasts(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="a cluster needs dask.distributed, an extra")
+    from on_a_cluster import run
+
+    assert run("forecast", tmp_path) == "made"
+
+
 def test_blocks_of_other_frames_are_made_anew(
     tmp_path: Path, series: xr.Dataset, forecaster: Forecaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
