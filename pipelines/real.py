@@ -91,7 +91,10 @@ def _report(outcomes: list[Outcome], minutes: float) -> str:
         "here, so it says nothing of what the published one can do on decades of data. On 13 March 2016, the first "
         "day of the taxi flows' test period, the clock of New York skips an hour, for which the file has zeros: the "
         "forecast knows that, the references do not, and it weighs heavily on their errors; a last table leaves those "
-        "forecasts out. What each part of the presets is worth is in [ablation.md](ablation.md).\n"
+        "forecasts out. What each part of the presets is worth is in [ablation.md](ablation.md); the packaged "
+        "models, of these and of a third series, have cards with confidence intervals of their skill in "
+        "[stforecast/pretrained_models](../stforecast/pretrained_models), and the coverage of prediction "
+        "intervals is in [intervals.md](intervals.md).\n"
     )
     return head + "".join(_section(outcome) for outcome in outcomes)
 

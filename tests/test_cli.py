@@ -367,6 +367,13 @@ def test_the_installed_command_shows_no_traceback(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_packaged_models_are_listed_with_what_they_forecast(monkeypatch, capsys) -> None:
+    assert run("models", monkeypatch=monkeypatch) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(stf.packaged_models())
+    assert "new-york-taxi: inflow (1), outflow (1) on 16x12 (row 0..15 by 1, column 0..11 by 1), 8 steps" in lines[0]
+
+
 def test_samples_are_listed_as_they_are_written(tmp_path: Path, monkeypatch, capsys) -> None:
     assert run("sample", "traffic", tmp_path / "raw", monkeypatch=monkeypatch) == 0
     written = [Path(line) for line in capsys.readouterr().out.split()]

@@ -2,16 +2,21 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import xarray as xr
+from test_pretrained import like_the_data_of
 
 import stforecast as stf
+from stforecast.pretrained import packaged_model
 
 README = Path(__file__).parent.parent / "README.md"
+CODE = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
 
 def test_the_forecast_in_eight_lines_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    code, _ = CODE
     monkeypatch.chdir(tmp_path)
     stf.write_sample("weather", "data/demo/raw/weather", step_hours=12)
     shown: dict[str, object] = {}
@@ -20,6 +25,17 @@ def test_the_forecast_in_eight_lines_runs(tmp_path: Path, monkeypatch: pytest.Mo
     assert dict(forecast.sizes) == {"init_time": 1, "lead_time": 8, "lat": 32, "lon": 64}
     assert "persistence" in capsys.readouterr().out
     assert (tmp_path / "t2m.png").stat().st_size > 10_000
+
+
+def test_the_forecast_with_a_packaged_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # xarray fetches its tutorial data from the network; these have the same labels.
+    dataset = like_the_data_of(packaged_model("north-america-air"))
+    monkeypatch.setattr(xr.tutorial, "open_dataset", {"air_temperature": dataset}.__getitem__)
+    shown: dict[str, Any] = {}
+    _, code = CODE
+    exec(code, shown)
+    assert dict(shown["forecast"].sizes) == {"init_time": 1, "lead_time": 12, "lat": 25, "lon": 53}
+    assert (shown["forecast"]["air_lower"] <= shown["forecast"]["air_upper"]).all()
 
 
 def test_every_command_that_it_names_is_there() -> None:
