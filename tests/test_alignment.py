@@ -150,6 +150,6 @@ def test_u01_u04_units_are_converted_and_back(units: str, wanted: str, value: fl
     np.testing.assert_allclose(conversion.invert(conversion.apply(values)), values, rtol=1e-12)
 
 
-def test_units_of_other_things_have_no_conversion() -> None:
+def test_u04_units_of_other_things_have_no_conversion() -> None:
     assert Conversion.between("K", "Pa") is None
     assert Conversion.between("m**2 s**-2", "m") is None

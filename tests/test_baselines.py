@@ -186,7 +186,7 @@ def cycles(times: np.ndarray) -> np.ndarray:
     return np.stack([one, other], axis=1)
 
 
-def test_climatology_recovers_a_cycle_of_its_harmonics_behind_the_fit_and_over_29_february() -> None:
+def test_c10_climatology_recovers_a_cycle_of_its_harmonics_behind_the_fit_and_over_29_february() -> None:
     times = make_times(4 * 900, start="2014-03-05")
     series = cells_of(cycles(times), times)
     training = series.isel(time=slice(4 * 400))  # until April 2015
@@ -197,7 +197,7 @@ def test_climatology_recovers_a_cycle_of_its_harmonics_behind_the_fit_and_over_2
         np.testing.assert_allclose(result[:, 0], cycles(valid), rtol=0, atol=1e-7)  # normal equations square rounding
 
 
-def test_a_date_has_the_same_climatology_in_every_year_to_within_a_day() -> None:
+def test_c10_a_date_has_the_same_climatology_in_every_year_to_within_a_day() -> None:
     times = make_times(6 * 365, step="1D", start="2011-01-01")
     # A sawtooth has no short harmonics, so whatever moves by a day with 29 February is the phase alone.
     fitted = Climatology.fit(cells_of(fraction_of_year(times), times))

@@ -49,7 +49,7 @@ def repeats(forecaster: Forecaster) -> Forecaster:
     return replace(forecaster, network=nn.Identity())
 
 
-def test_u06_a_forecast_is_labelled_and_in_physical_units(stored: xr.Dataset, repeats: Forecaster) -> None:
+def test_u06_c17_a_forecast_is_labelled_and_in_physical_units(stored: xr.Dataset, repeats: Forecaster) -> None:
     init_times = stored["time"].to_numpy()[[10, 11, 40]]
     forecast = repeats.predict(stored, init_times=init_times)
     # What the network sees at row 10 are rows 7..10, and it gives them back as leads 1..4, of which 3 are kept.
@@ -142,7 +142,7 @@ def rolled(series: xr.Dataset) -> xr.Dataset:
     ],
     ids=["latitude", "longitude", "transposed", "variables", "chunks", "names", "float64"],
 )
-def test_f01_f02_how_the_caller_holds_the_data_changes_no_number(
+def test_f01_f02_f04_f06_how_the_caller_holds_the_data_changes_no_number(
     stored: xr.Dataset, forecaster: Forecaster, change: Callable[[xr.Dataset], xr.Dataset]
 ) -> None:
     init_times = stored["time"].to_numpy()[[20, 50]]
@@ -327,7 +327,7 @@ def test_training_beats_persistence_on_waves(tmp_path: Path) -> None:
     assert (error < 0.7 * persistence).all()
 
 
-def test_the_test_period_has_no_part_in_a_fit(tmp_path: Path) -> None:
+def test_cat_i07_the_test_period_has_no_part_in_a_fit(tmp_path: Path) -> None:
     series = make_series()
     spoiled = series.copy(deep=True)
     spoiled["t2m"][64:] += 50
@@ -338,7 +338,7 @@ def test_the_test_period_has_no_part_in_a_fit(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
-def test_the_seed_decides_the_weights_and_leaves_the_callers_generator_alone(stored: xr.Dataset) -> None:
+def test_o06_the_seed_decides_the_weights_and_leaves_the_callers_generator_alone(stored: xr.Dataset) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -420,7 +420,7 @@ def test_an_existing_folder_is_not_overwritten(tmp_path: Path, forecaster: Forec
 
 
 @pytest.mark.parametrize("place", [0, 40, 2000, -1])
-def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path, forecaster: Forecaster, place: int) -> None:
+def test_m02_j04_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path, forecaster: Forecaster, place: int) -> None:
     path = forecaster.save(tmp_path / "model") / "weights.safetensors"
     content = bytearray(path.read_bytes())
     content[place] ^= 1
@@ -431,22 +431,30 @@ def test_a_flipped_bit_in_the_weights_is_refused(tmp_path: Path, forecaster: For
 
 
 @pytest.mark.parametrize(
-    ("spoil", "match"),
+    ("spoil", "kind", "match"),
     [
-        (lambda text: text.replace('"units": "K"', '"units": "degC"'), "was changed after it was written"),
-        (lambda text: text[:-40], "is not a whole description"),
-        (lambda text: "[]", "is not a whole description"),
+        (
+            lambda text: text.replace('"units": "K"', '"units": "degC"'),
+            ErrorKind.CKPT_CORRUPT,
+            "was changed after it was written",
+        ),
+        (lambda text: text[:-40], ErrorKind.CKPT_CORRUPT, "is not a whole description"),
+        (lambda text: "[]", ErrorKind.CKPT_CORRUPT, "is not a whole description"),
         (
             lambda text: text.replace('"stforecast_model_version": 2', '"stforecast_model_version": 7'),
-            "model version 7",
+            ErrorKind.STORE_VERSION,
+            "has model version 7, this stforecast reads version 2",
         ),
     ],
 )
-def test_a_changed_description_is_refused(tmp_path: Path, forecaster: Forecaster, spoil, match: str) -> None:
+def test_b13_j03_j04_a_changed_description_is_refused(
+    tmp_path: Path, forecaster: Forecaster, spoil, kind: ErrorKind, match: str
+) -> None:
     path = forecaster.save(tmp_path / "model") / "model.json"
     path.write_text(spoil(path.read_text()))
-    with pytest.raises(StforecastError, match=match):
+    with pytest.raises(StforecastError, match=match) as caught:
         Forecaster.load(tmp_path / "model")
+    assert caught.value.kind == kind
 
 
 def resigned(path: Path, change: Callable[[dict], None]) -> None:
@@ -461,10 +469,11 @@ def resigned(path: Path, change: Callable[[dict], None]) -> None:
     ("change", "kind", "match"),
     [
         (lambda d: d.pop("normalization"), ErrorKind.CKPT_INCOMPLETE, "lacks or misstates 'normalization'"),
+        (lambda d: d.pop("grid"), ErrorKind.CKPT_INCOMPLETE, "lacks or misstates 'grid'"),
         (lambda d: d["network"].update(hidden_temporal=12), ErrorKind.CKPT_MISMATCH, "do not fit the network"),
     ],
 )
-def test_a_description_that_does_not_fit_is_refused(
+def test_j05_j07_a_description_that_does_not_fit_is_refused(
     tmp_path: Path, forecaster: Forecaster, change, kind: ErrorKind, match: str
 ) -> None:
     resigned(forecaster.save(tmp_path / "model") / "model.json", change)
@@ -511,7 +520,7 @@ def nan_at(series: xr.Dataset, row: int) -> xr.Dataset:
         (lambda s: s.assign(u10=s["u10"].assign_attrs(units="m")), {}, ErrorKind.UNITS, "variable u10 is in 'm'"),
     ],
 )
-def test_i11_a_series_unlike_the_models_is_refused_by_name(
+def test_i11_c02_c05_d01_f03_f06_p06_u01_a_series_unlike_the_models_is_refused_by_name(
     stored: xr.Dataset, forecaster: Forecaster, change, options: dict, kind: ErrorKind, match: str
 ) -> None:
     with pytest.raises(StforecastError, match=match) as caught:
@@ -526,7 +535,7 @@ def test_a_nan_that_no_forecast_sees_does_no_harm(stored: xr.Dataset, forecaster
     )
 
 
-def test_an_output_that_is_not_finite_is_never_given(stored: xr.Dataset, forecaster: Forecaster) -> None:
+def test_d10_an_output_that_is_not_finite_is_never_given(stored: xr.Dataset, forecaster: Forecaster) -> None:
     class Broken(nn.Module):
         def forward(self, frames: torch.Tensor) -> torch.Tensor:
             return frames / 0
@@ -551,8 +560,10 @@ def test_too_few_frames_for_one_window_are_named(stored: xr.Dataset, options: di
     assert caught.value.kind == ErrorKind.TIME_SHORT
 
 
-def test_a_loss_that_is_not_finite_stops_with_epoch_and_windows(stored: xr.Dataset) -> None:
-    with pytest.raises(StforecastError, match="loss became nan in epoch 0, batch .* begin at 2016-01-.*learning_rate"):
+def test_m05_d09_a_loss_that_is_not_finite_stops_with_epoch_and_windows(stored: xr.Dataset) -> None:
+    with pytest.raises(
+        StforecastError, match="loss became nan in epoch 0, batch .* begin at 2016-01-.*learning_rate"
+    ) as caught:
         fit(
             stored,
             history=4,
@@ -560,6 +571,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_and_windows(stored: xr.Datas
             network=SMALL,
             training=TrainingConfig(epochs=3, batch_size=8, learning_rate=1e38, gradient_clip=1e38),
         )
+    assert caught.value.kind == ErrorKind.TRAIN_DIVERGED
 
 
 @pytest.fixture

@@ -106,9 +106,14 @@ def test_a_written_forecast_keeps_the_rules_of_cf(tmp_path: Path) -> None:
     assert "actual_range" in ranged["t"].attrs
 
 
-def test_what_is_no_forecast_is_not_written(tmp_path: Path) -> None:
+def test_c17_what_is_no_forecast_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(StforecastError, match="coordinates init_time"):
         write_forecast(make_series(), tmp_path / "forecast.nc")
+    forecast = make_forecast(make_series())
+    late = forecast.assign_coords(valid_time=forecast["valid_time"] + np.timedelta64(6, "h"))
+    for name in ("forecast.nc", "forecast.zarr"):
+        with pytest.raises(StforecastError, match=r"valid_time is 2016-01-01T12:00 where init_time \+ lead_time is"):
+            write_forecast(late, tmp_path / name)
     with pytest.raises(StforecastError, match="should end in .nc"):
         write_forecast(make_forecast(make_series()), tmp_path / "forecast.txt")
     assert list(tmp_path.iterdir()) == []

@@ -145,7 +145,7 @@ def make_forecast(series: xr.Dataset) -> xr.Dataset:
     return with_forecast_times(part.transpose("init_time", "lead_time", ...), time_attrs={"time_zone": "UTC"})
 
 
-def test_a_forecast_is_labelled_with_the_sum_of_its_times(series: xr.Dataset) -> None:
+def test_c17_a_forecast_is_labelled_with_the_sum_of_its_times(series: xr.Dataset) -> None:
     forecast = make_forecast(series)
     check_forecast(forecast)
     assert forecast["valid_time"].dims == ("init_time", "lead_time")
@@ -171,6 +171,6 @@ def test_a_forecast_is_labelled_with_the_sum_of_its_times(series: xr.Dataset) ->
         ),
     ],
 )
-def test_what_is_no_forecast_is_refused_by_name(series: xr.Dataset, spoil, match: str) -> None:
+def test_c17_what_is_no_forecast_is_refused_by_name(series: xr.Dataset, spoil, match: str) -> None:
     with pytest.raises(StforecastError, match=match):
         check_forecast(spoil(make_forecast(series)))

@@ -107,7 +107,7 @@ def test_gradient_equals_that_of_the_formula_through_both_softmaxes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+def test_m06_d08_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     prediction = frames_of(scale=5.0).to(dtype).requires_grad_()
     target = frames_of(seed=1, scale=5.0).to(dtype)
     result = differential_divergence(prediction, target)
@@ -118,7 +118,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     assert prediction.grad.isfinite().all()
 
 
-def test_autocast_changes_nothing() -> None:
+def test_m06_d08_autocast_changes_nothing() -> None:
     prediction, target = frames_of(), frames_of(seed=1)
     with torch.autocast("cpu", torch.bfloat16):
         result = forecast_loss(prediction, target)

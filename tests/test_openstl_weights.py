@@ -250,7 +250,7 @@ def refused(path: Path, kind: ErrorKind, message: str) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_payload_is_not_run_but_named(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_m01_j01_a_payload_is_not_run_but_named(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     content = {"state_dict": published().state_dict(), "hyper_parameters": Payload()}
     torch.save(content, tmp_path / "bad.pth", _use_new_zipfile_serialization=zipped)
@@ -258,7 +258,7 @@ def test_a_payload_is_not_run_but_named(zipped: bool, tmp_path: Path, monkeypatc
     assert not (tmp_path / "stolen").exists()
 
 
-def test_a_bare_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_m01_j01_a_bare_pickle_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # posix.system("touch stolen") in pickle's first protocol.
     (tmp_path / "bad.pth").write_bytes(b"cposix\nsystem\n(S'touch stolen'\ntR.")
@@ -275,14 +275,14 @@ def test_other_objects_are_refused_with_a_way_out(write: Any) -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.9, 0.999])
-def test_a_cut_file_is_refused(part: float, zipped: bool, tmp_path: Path) -> None:
+def test_j03_a_cut_file_is_refused(part: float, zipped: bool, tmp_path: Path) -> None:
     torch.save(published().state_dict(), tmp_path / "cut.pth", _use_new_zipfile_serialization=zipped)
     content = (tmp_path / "cut.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(content[: int(len(content) * part)])
     refused(tmp_path / "cut.pth", ErrorKind.CKPT_CORRUPT, "cut.pth is (cut or damaged|no whole file of torch)")
 
 
-def test_a_flipped_bit_is_noticed(write: Any) -> None:
+def test_m02_j04_a_flipped_bit_is_noticed(write: Any) -> None:
     path = write(published().state_dict())
     with zipfile.ZipFile(path) as archive:
         largest = max(archive.infolist(), key=lambda member: member.file_size)
@@ -302,7 +302,7 @@ def test_a_compressed_archive_is_not_unpacked(write: Any) -> None:
     refused(path, ErrorKind.CKPT_UNSAFE, "is compressed, which torch never writes")
 
 
-def test_keys_that_do_not_fit_are_listed(write: Any) -> None:
+def test_j05_keys_that_do_not_fit_are_listed(write: Any) -> None:
     state = published().state_dict()
     del state["dec.readout.bias"]
     state["hid.enc.1.block.mlp.fc3.weight"] = torch.zeros(2)

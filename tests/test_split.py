@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from factory import make_series, make_times
 
-from stforecast.errors import StforecastError
+from stforecast.errors import ErrorKind, StforecastError
 from stforecast.split import Split, parse_period
 
 YEARS = Split(train=("2013", "2014"), validation=("2015", "2015-06-30"), test=("2015-07", "2016"))
@@ -40,14 +40,16 @@ def test_selecting_a_part_is_selecting_its_rows() -> None:
     ("periods", "match"),
     [
         ((("2013", "2014"), ("2014", "2015"), ("2016", "2016")), "train period 2013..2014 and the validation.*overlap"),
+        ((("2013", "2014"), ("2016", "2016"), ("2016", "2016")), "validation period 2016..2016 and the test.*overlap"),
         ((("2014", "2013"), ("2015", "2015"), ("2016", "2016")), "train period 2014..2013 ends before it starts"),
         ((("2013", "2014"), ("soon", "2015"), ("2016", "2016")), "validation period .'soon', '2015'. is not two dates"),
         ((("2013", ""), ("2015", "2015"), ("2016", "2016")), "train period .'2013', ''. is not two dates"),
     ],
 )
-def test_periods_that_make_no_split_are_refused(periods: tuple, match: str) -> None:
-    with pytest.raises(StforecastError, match=match):
+def test_cat_i07_periods_that_make_no_split_are_refused(periods: tuple, match: str) -> None:
+    with pytest.raises(StforecastError, match=match) as caught:
         Split(*periods)
+    assert (caught.value.kind == ErrorKind.LEAK) == ("overlap" in match)
 
 
 def test_a_period_outside_the_data_is_named_with_both_ranges() -> None:

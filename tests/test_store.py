@@ -49,7 +49,7 @@ def test_auxiliary_coordinates_and_the_time_zone_are_kept(tmp_path: Path) -> Non
     assert opened["latitude"].chunks is None
 
 
-def test_statistics_are_of_the_training_period_alone(tmp_path: Path) -> None:
+def test_cat_i06_statistics_are_of_the_training_period_alone(tmp_path: Path) -> None:
     series = make_series()
     split = fractions(series)
     changed = series.copy(deep=True)

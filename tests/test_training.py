@@ -219,7 +219,7 @@ def test_an_interrupt_in_a_validation_ends_the_fit(
         assert fitted(stored, **options).weights_hash() == whole.weights_hash()
 
 
-def test_g07_a_kill_at_any_moment_leaves_a_checkpoint_to_go_on_from(
+def test_g07_m03_a_kill_at_any_moment_leaves_a_checkpoint_to_go_on_from(
     tmp_path: Path, stored: xr.Dataset, whole: Forecaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
