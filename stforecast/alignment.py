@@ -65,7 +65,8 @@ class Alignment:
 
         Raises:
             StforecastError: CHANNELS if a variable or level is missing, or several could be meant; UNITS if one cannot
-                be converted; GRID_SHAPE if a cell is missing; each named; what `check_series` refuses.
+                be converted; GRID_SHAPE if a cell is missing; SHAPE if latitude or longitude has no coordinates; each
+                named; what `check_series` refuses.
         """
         if not isinstance(series, xr.Dataset):
             raise TypeError(
@@ -86,6 +87,13 @@ class Alignment:
                     f"variable {names[item.name]} should have levels {item.levels} but has dimensions "
                     f"{tuple(map(str, found[names[item.name]].dims))}",
                 )
+        unlabelled = [dim for dim in find_dims(found, "Y", "X") if dim not in found.coords]
+        if grid.is_geographic and unlabelled:
+            raise StforecastError(
+                ErrorKind.SHAPE,
+                f"{' and '.join(unlabelled)} of the series have no coordinates, only {dict(found.sizes)} cells; the "
+                f"model is of the grid {grid}: assign theirs, e.g. series.assign_coords({unlabelled[0]}=…)",
+            )
         rows, columns = grid.positions_in(Grid.of(found), part=True)
         return cls(channels, names, conversions, rows, columns, levels, found, step)
 

@@ -343,7 +343,12 @@ class Forecaster:
 
     def _aligned(self, series: xr.Dataset) -> Alignment:
         """The model's variables and cells out of a series, whatever else it has; refused if they are not there."""
-        alignment = Alignment.of(series, self.channels, self.grid)
+        try:
+            alignment = Alignment.of(series, self.channels, self.grid)
+        except StforecastError as error:
+            if error.kind != ErrorKind.TIME_SHORT:
+                raise
+            raise StforecastError(error.kind, f"the model needs {self.history} frames: {error}") from error
         if alignment.step != self.step:
             raise StforecastError(
                 ErrorKind.TIME_FREQ,
@@ -604,7 +609,7 @@ class Forecaster:
             raise StforecastError(
                 ErrorKind.CKPT_MISMATCH,
                 f"the weights in {folder} do not fit the network that {MODEL_FILE} describes: "
-                f"{str(error).splitlines()[-1].strip()}",
+                f"{' '.join(line.strip() for line in str(error).splitlines()[1:5])}",
             ) from error
 
 

@@ -417,10 +417,12 @@ def check_series(
             )
     times: npt.NDArray[Any] = dataset[time].to_numpy() if time in dataset.coords else np.empty(0)
     if not np.issubdtype(times.dtype, np.datetime64):
+        units = dataset[time].attrs.get("units")
+        stated = f", and its units are {units!r}" if units is not None else ""
         raise StforecastError(
             ErrorKind.TIME_UNITS,
-            f"{time} holds {times.dtype} values (the first is {times[0] if len(times) else 'absent'}), not times; "
-            "decode it with its units, e.g. 'hours since 1900-01-01'",
+            f"{time} holds {times.dtype} values (the first is {times[0] if len(times) else 'absent'}{stated}), not "
+            "times; decode it with its units, e.g. 'hours since 1900-01-01'",
         )
     step = time_step(times, name=time) if step is None else check_step(times, step, name=time)
     if not allow_gaps:

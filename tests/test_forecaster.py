@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import xarray as xr
 from factory import make_city, make_series, make_times
@@ -470,7 +471,16 @@ def resigned(path: Path, change: Callable[[dict], None]) -> None:
     [
         (lambda d: d.pop("normalization"), ErrorKind.CKPT_INCOMPLETE, "lacks or misstates 'normalization'"),
         (lambda d: d.pop("grid"), ErrorKind.CKPT_INCOMPLETE, "lacks or misstates 'grid'"),
-        (lambda d: d["network"].update(hidden_temporal=12), ErrorKind.CKPT_MISMATCH, "do not fit the network"),
+        (
+            lambda d: d["network"].update(hidden_temporal=12),
+            ErrorKind.CKPT_MISMATCH,
+            "do not fit the network .* Unexpected key.*enc.1.reduction.weight.* size mismatch for .*enc.0.reduction",
+        ),
+        (
+            lambda d: d["network"].update(temporal_layers=3),
+            ErrorKind.CKPT_MISMATCH,
+            "do not fit the network .* Missing key.*enc.2.reduction.weight.* Unexpected key.*enc.1.reduction.weight",
+        ),
     ],
 )
 def test_j05_j07_a_description_that_does_not_fit_is_refused(
@@ -480,6 +490,22 @@ def test_j05_j07_a_description_that_does_not_fit_is_refused(
     with pytest.raises(StforecastError, match=match) as caught:
         Forecaster.load(tmp_path / "model")
     assert caught.value.kind == kind
+
+
+def test_j09_what_was_checked_is_what_is_used(
+    tmp_path: Path, stored: xr.Dataset, forecaster: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, read = forecaster.save(tmp_path / "model"), safetensors.torch.load
+
+    def replaced_meanwhile(content: bytes) -> dict[str, torch.Tensor]:
+        # The sum was compared already when the weights are parsed.
+        (folder / "weights.safetensors").write_bytes(b"of another model")
+        return read(content)
+
+    monkeypatch.setattr(safetensors.torch, "load", replaced_meanwhile)
+    assert Forecaster.load(folder).weights_hash() == forecaster.weights_hash()
+    with pytest.raises(StforecastError, match="is not what model.json was written with"):
+        Forecaster.load(folder)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
@@ -520,11 +546,82 @@ def nan_at(series: xr.Dataset, row: int) -> xr.Dataset:
         (lambda s: s.assign(u10=s["u10"].assign_attrs(units="m")), {}, ErrorKind.UNITS, "variable u10 is in 'm'"),
     ],
 )
-def test_i11_c02_c05_d01_f03_f06_p06_u01_a_series_unlike_the_models_is_refused_by_name(
+def test_i11_c02_d01_f03_f06_p06_u01_a_series_unlike_the_models_is_refused_by_name(
     stored: xr.Dataset, forecaster: Forecaster, change, options: dict, kind: ErrorKind, match: str
 ) -> None:
     with pytest.raises(StforecastError, match=match) as caught:
         forecaster.predict(change(stored), **options)
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize("given", [None, {}, "series.nc", np.zeros((80, 4, 6)), make_series()["t2m"]], ids=type)
+def test_p05_what_is_no_dataset_is_a_type_error(forecaster: Forecaster, given: object) -> None:
+    with pytest.raises(TypeError, match=f"wanted an xarray.Dataset, got {type(given).__name__}; a DataArray has"):
+        predict(given, forecaster)
+
+
+def with_time(series: xr.Dataset, times: np.ndarray, **attrs: str) -> xr.Dataset:
+    return series.assign_coords(time=("time", times, {"standard_name": "time"} | attrs))
+
+
+def with_value(series: xr.Dataset, value: float) -> xr.Dataset:
+    spoiled = series.copy(deep=True)
+    spoiled["u10"][78, 1, 2] = value
+    return spoiled
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "match"),
+    [
+        (lambda s: s.expand_dims(member=3), ErrorKind.DIMS, r"variable t2m has dimensions \('member', 'time'"),
+        (lambda s: s.drop_vars("latitude"), ErrorKind.SHAPE, "latitude of the series have no coordinates.* 4x6"),
+        (
+            lambda s: s.rename(latitude="a", longitude="b").drop_vars(["a", "b"]),
+            ErrorKind.DIMS,
+            r"wanted one latitude \(Y\) dimension among \['a', 'b', 'time'\]",
+        ),
+        (lambda s: s.drop_vars("time"), ErrorKind.TIME_UNITS, "the first is absent"),
+        (lambda s: s.assign(u10=s["u10"].astype(str)), ErrorKind.SHAPE, "variable u10 is <U"),
+        (lambda s: s.isel(latitude=slice(0)), ErrorKind.SHAPE, r"latitude has shape \(0,\)"),
+        (lambda s: s.isel(time=slice(0)), ErrorKind.TIME_SHORT, "the model needs 4 frames: time has 0 frame"),
+        (lambda s: s.isel(time=[79]), ErrorKind.TIME_SHORT, "the model needs 4 frames: time has 1 frame"),
+        (
+            lambda s: with_time(s, np.arange(80.0) * 6, units="hours"),
+            ErrorKind.TIME_UNITS,
+            "time holds float64 values .the first is 0.0, and its units are 'hours'., not times",
+        ),
+        (
+            lambda s: s.isel(time=[*range(80), 79]),
+            ErrorKind.TIME_DUPLICATE,
+            "1 duplicate timestamp .2016-01-20T18:00.",
+        ),
+        (
+            lambda s: s.isel(time=slice(None, None, -1)),
+            ErrorKind.TIME_ORDER,
+            "2016-01-20T12:00 follows 2016-01-20T18:00 at row 1",
+        ),
+        (
+            lambda s: s.isel(time=[*range(0, 60, 2), *range(60, 80)]),
+            ErrorKind.TIME_FREQ,
+            "steps by 12 h but 2016-01-16T06:00 comes 6 h after",
+        ),
+        (
+            lambda s: with_value(s, np.inf),
+            ErrorKind.INF,
+            "variable u10 has 1 inf .* at 2016-01-20T12:00, latitude -20, longitude 120",
+        ),
+        (
+            lambda s: with_value(s, 1e20),
+            ErrorKind.RANGE,
+            "variable u10 .* the first 1e.20 at 2016-01-20T12:00, latitude -20, longitude 120; it looks like a fill",
+        ),
+    ],
+)
+def test_a08_b01_c01_c03_c05_d04_d05_p05_p06_what_is_no_series_is_not_forecast_from(
+    stored: xr.Dataset, forecaster: Forecaster, change, kind: ErrorKind, match: str
+) -> None:
+    with pytest.raises(StforecastError, match=match) as caught:
+        predict(change(stored), forecaster)
     assert caught.value.kind == kind
 
 

@@ -281,6 +281,20 @@ def test_d10_an_output_that_cannot_be_is_refused(
         forecaster.predict(series, refuse="all")
 
 
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_d10_an_output_that_cannot_be_is_not_published(
+    tmp_path: Path, series: xr.Dataset, forecaster: Forecaster, suffix: str
+) -> None:
+    path = tmp_path / f"forecast.{suffix}"
+    if suffix == "nc":
+        predict(series, forecaster, output=path)
+    before = path.read_bytes() if suffix == "nc" else None
+    with pytest.raises(StforecastError, match="has values that are not finite") as caught:
+        predict(series, drifting(forecaster, float("nan")), output=path)
+    assert caught.value.kind == ErrorKind.OUTPUT_INVALID
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
 def test_the_envelope_is_that_of_the_training_period(store: Path, forecaster: Forecaster) -> None:
     scores = stf.open_store(store, normalized=True)
     train = scores.isel(time=forecaster.split.part_rows(scores["time"].to_numpy(), "train"))

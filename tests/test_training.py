@@ -279,6 +279,21 @@ def test_m05_d09_a_gradient_that_is_not_finite_stops_the_fit(stored: xr.Dataset,
     assert caught.value.kind == ErrorKind.TRAIN_DIVERGED
 
 
+def test_m05_d09_a_fit_that_diverges_keeps_what_it_had(tmp_path: Path, stored: xr.Dataset, whole: Forecaster) -> None:
+    class Spoils(training.Callback):
+        def on_train_batch_end(self, trainer: object, module: nn.Module, *_: object) -> None:
+            if trainer.global_step == 9:
+                with torch.no_grad():
+                    next(module.network.parameters()).fill_(torch.nan)
+
+    # Seven steps are an epoch.
+    with pytest.raises(StforecastError, match="loss became nan in epoch 1, batch 2 .*begin at 2016-01-") as caught:
+        fitted(stored, run=tmp_path / "run", lightning={"callbacks": [Spoils()]})
+    assert caught.value.kind == ErrorKind.TRAIN_DIVERGED
+    assert [path.stem for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000000007"]
+    assert fitted(stored, run=tmp_path / "run").weights_hash() == whole.weights_hash()
+
+
 def test_a_rollout_learns_from_its_own_output(stored: xr.Dataset) -> None:
     one, two = (fitted(stored, replace(CONFIG, rollout_steps=steps)) for steps in (1, 2))
     assert one.training["windows"] == {"train": 51, "validation": 3}
