@@ -1,7 +1,13 @@
-"""Memory that a process has freed and soon wants again."""
+"""Memory that a process has freed and soon wants again, and memory that is not there."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+
+import torch
+
+from stforecast.errors import ErrorKind, StforecastError
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
@@ -26,3 +32,21 @@ def keep_freed_memory() -> bool:
     # Some versions refuse a threshold above 32 MiB; then no block at all is mapped by itself.
     from_heap = mallopt(_M_MMAP_THRESHOLD, 1024 * _MIB) or mallopt(_M_MMAP_MAX, 0)
     return bool(from_heap and mallopt(_M_TRIM_THRESHOLD, _ALL))
+
+
+@contextmanager
+def memory_named(remedy: str) -> Iterator[None]:
+    """Says so in our words when torch or NumPy gets no memory, and what to do.
+
+    Raises:
+        StforecastError: MEMORY_BUDGET.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch has no class of its own for it.
+        is_want = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+        if not is_want:
+            raise
+        said = (str(error).splitlines() or ["no more is said"])[0]
+        raise StforecastError(ErrorKind.MEMORY_BUDGET, f"there is too little memory ({said}): {remedy}") from error

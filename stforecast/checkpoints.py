@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import replacing
+from stforecast.files import faults_named, replacing
 
 # A file is this mark, the SHA-256 of the rest, and the rest, so that one rename publishes state and sum together.
 _MARK = b"stforecast checkpoint 1\n"
@@ -22,12 +22,15 @@ class WholeFiles(CheckpointIO):
     """How Lightning writes and reads checkpoints here."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002  # Lightning's signature
-        """Write a checkpoint whole or not at all."""
+        """Write a checkpoint whole or not at all.
+
+        Raises:
+            StforecastError: DISK_FULL, PERMISSION or IO_ERROR; the checkpoints before are intact.
+        """
         content = io.BytesIO()
         torch.save(checkpoint, content)
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with faults_named(path), replacing(path) as temporary:
             temporary.write_bytes(_MARK + hashlib.sha256(content.getbuffer()).digest() + content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ARG002  # Lightning's signature

@@ -119,6 +119,19 @@ def unwritten(error: OSError | RuntimeError, path: Path, *, needed: int | None =
     return StforecastError(ErrorKind.IO_ERROR, f"{intact}: {error}")
 
 
+@contextmanager
+def faults_named(path: Path) -> Iterator[None]:
+    """Says of an output what the operating system's errors mean for it.
+
+    Raises:
+        StforecastError: DISK_FULL, PERMISSION or IO_ERROR, and what was at `path` before is intact.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise unwritten(error, path) from error
+
+
 _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of the disk is used up",

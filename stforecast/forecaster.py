@@ -19,11 +19,11 @@ import xarray as xr
 from torch import nn
 
 from stforecast.alignment import Alignment
-from stforecast.allocation import keep_freed_memory
+from stforecast.allocation import keep_freed_memory, memory_named
 from stforecast.baselines import frames_at
 from stforecast.channels import Channels, Frames, Variable
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import replacing, sha256
+from stforecast.files import faults_named, replacing, sha256
 from stforecast.grid import Grid, check_finite, check_series, find_dims, on_grid_of, times_of, with_forecast_times
 from stforecast.guards import Envelope, Refuse, as_coordinate, flags_of, refuse_flagged
 from stforecast.intervals import (
@@ -146,7 +146,7 @@ class Forecaster:
                 TIME_RANGE, TIME_SHORT or TIME_GAP naming the init time that has no whole history; NAN, INF, RANGE or
                 STATS naming the variable whose values are not there, cannot be, or are far from all that was fitted on;
                 OUTPUT_INVALID naming what is wrong with the forecast; BACKEND if the one asked for is not installed,
-                fails or differs from the network.
+                fails or differs from the network; MEMORY_BUDGET if there is too little memory for a batch.
         """
         plan = self.plan(
             series, init_times=init_times, horizon=horizon, batch_size=batch_size, backend=backend, interval=interval
@@ -429,7 +429,7 @@ class Forecaster:
             half: whether to round the weights to float16, for half the size; they are computed with in float32.
 
         Raises:
-            StforecastError: OUTPUT_EXISTS if something is there already.
+            StforecastError: OUTPUT_EXISTS if something is there already; DISK_FULL, PERMISSION or IO_ERROR.
         """
         folder = Path(folder)
         if not is_first_process():
@@ -444,7 +444,7 @@ class Forecaster:
         if self.calibration is not None:
             calibration = safetensors.numpy.save(self.calibration.to_arrays())
             described["calibration"] = self.calibration.to_json() | {"sha256": sha256(calibration)}
-        with replacing(folder) as temporary:
+        with faults_named(folder), replacing(folder) as temporary:
             temporary.mkdir()
             (temporary / WEIGHTS_FILE).write_bytes(weights)
             if calibration is not None:
@@ -853,7 +853,8 @@ class Plan:
         keep_freed_memory()
         outputs = []
         # One at a time: the network is moved, and computes on all cores as it is.
-        with _computing, torch.inference_mode():
+        remedy = f"lower batch_size ({self._batch_size}) or memory_limit, or forecast from fewer init times at once"
+        with _computing, memory_named(remedy), torch.inference_mode():
             network = self._prepared(device, history, starts, context, leads)
             for row in range(0, len(starts), self._batch_size):
                 some = slice(row, row + self._batch_size)

@@ -24,10 +24,10 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
-from stforecast.allocation import keep_freed_memory
+from stforecast.allocation import keep_freed_memory, memory_named
 from stforecast.checkpoints import WholeFiles, latest_checkpoint, prune
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import replacing
+from stforecast.files import faults_named, replacing
 from stforecast.models.losses import forecast_loss, square_error
 from stforecast.models.tau import rollout
 from stforecast.networks import Context
@@ -157,7 +157,8 @@ class Run:
 
     def write_down(self) -> None:
         """Write run.json: what was asked for, the data, the versions and the machine."""
-        with replacing(self.folder / _RUN_FILE) as temporary:
+        path = self.folder / _RUN_FILE
+        with faults_named(path), replacing(path) as temporary:
             temporary.write_text(json.dumps(dict(self.fingerprint) | dict(self.remarks), indent=2) + "\n")
 
 
@@ -350,10 +351,13 @@ class _KeepBest(Callback):
         # The loss of each step has the shorter name in a caller's logger.
         module.log("training_loss_epoch", row["training_loss"], sync_dist=True)
         if self.table is not None and trainer.is_global_zero:
-            with replacing(self.table) as temporary, temporary.open("w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                writer.writeheader()
-                writer.writerows(self.history)
+            self._write_table(self.table)
+
+    def _write_table(self, table: Path) -> None:
+        with faults_named(table), replacing(table) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
+            writer.writeheader()
+            writer.writerows(self.history)
 
     @property
     def all_seconds(self) -> float:
@@ -518,7 +522,9 @@ def train(
         StforecastError: TRAIN_DIVERGED, naming epoch, batch and windows, when loss or gradient are not finite; or after
             an epoch without a finite validation loss; RESUME_MISMATCH, naming what differs, if the run was begun with
             another configuration, other data, another version, precision or number of processes; ARGUMENT for an option
-            that is not the caller's, or that would give another network than the one that is saved.
+            that is not the caller's, or that would give another network than the one that is saved; MEMORY_BUDGET if
+            there is too little memory; DISK_FULL, PERMISSION or IO_ERROR for a checkpoint that cannot be written, and
+            those before are intact.
     """
     options = dict(trainer_options or {})
     ours = [name for name in _OUR_OPTIONS if name in options]
@@ -568,7 +574,8 @@ def train(
                 run.write_down()
         with _catching(None if checkpoints is None else checkpoints.interrupted):
             try:
-                trainer.fit(module, ckpt_path=resumed, weights_only=True)
+                with memory_named(f"lower batch_size ({config.batch_size}) or take a smaller network"):
+                    trainer.fit(module, ckpt_path=resumed, weights_only=True)
             except SystemExit as ended:
                 # Lightning ends the whole process on Ctrl-C and SIGTERM, with a status that says nothing.
                 if trainer.received_sigterm:

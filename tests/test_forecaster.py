@@ -625,6 +625,17 @@ def test_a08_b01_c01_c03_c05_d04_d05_p05_p06_what_is_no_series_is_not_forecast_f
     assert caught.value.kind == kind
 
 
+def test_l05_memory_that_a_forecast_cannot_get_is_named(stored: xr.Dataset, forecaster: Forecaster) -> None:
+    class Greedy(nn.Module):
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            return frames + torch.empty(2**50)
+
+    match = r"there is too little memory \(.*\): lower batch_size \(16\)"
+    with pytest.raises(StforecastError, match=match) as caught:
+        replace(forecaster, network=Greedy()).predict(stored)
+    assert caught.value.kind == ErrorKind.MEMORY_BUDGET
+
+
 def test_a_nan_that_no_forecast_sees_does_no_harm(stored: xr.Dataset, forecaster: Forecaster) -> None:
     init_times = stored["time"].to_numpy()[[10, 70]]
     xr.testing.assert_identical(

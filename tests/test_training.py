@@ -4,11 +4,12 @@ import csv
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -292,6 +293,45 @@ def test_m05_d09_a_fit_that_diverges_keeps_what_it_had(tmp_path: Path, stored: x
     assert caught.value.kind == ErrorKind.TRAIN_DIVERGED
     assert [path.stem for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000000007"]
     assert fitted(stored, run=tmp_path / "run").weights_hash() == whole.weights_hash()
+
+
+@pytest.fixture
+def limit_files() -> Iterator[Callable[[int | None], None]]:
+    """Sets how large a file may grow, in bytes, or takes the limit away again."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, before if size is None else (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_g07_g10_a_checkpoint_that_finds_no_room_leaves_the_one_before(
+    tmp_path: Path, stored: xr.Dataset, whole: Forecaster, limit_files: Callable[[int | None], None]
+) -> None:
+    match = r"000000014\.ckpt was not written and what was there before is intact; .* free in"
+    with pytest.raises(StforecastError, match=match) as caught:
+        fitted(stored, run=tmp_path / "run", lightning={"callbacks": [StopAt(8, lambda: limit_files(4096))]})
+    assert caught.value.kind == ErrorKind.DISK_FULL
+    with pytest.raises(StforecastError, match="model was not written") as caught:
+        whole.save(tmp_path / "model")
+    assert caught.value.kind == ErrorKind.DISK_FULL
+    limit_files(None)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000000007.ckpt"]
+    assert not (tmp_path / "model").exists()
+    assert fitted(stored, run=tmp_path / "run").weights_hash() == whole.weights_hash()
+
+
+def test_l05_memory_that_a_fit_cannot_get_is_named(stored: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Greedy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            return frames + self.weight.expand(2**50).clone()
+
+    monkeypatch.setattr("stforecast.networks.NetworkShape.build", lambda *_: Greedy())
+    with pytest.raises(StforecastError, match=r"there is too little memory .*lower batch_size \(8\)") as caught:
+        fitted(stored)
+    assert caught.value.kind == ErrorKind.MEMORY_BUDGET
 
 
 def test_a_rollout_learns_from_its_own_output(stored: xr.Dataset) -> None:
