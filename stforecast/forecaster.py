@@ -43,6 +43,7 @@ from stforecast.models.openstl import Checkpoint
 from stforecast.models.tau import rollout
 from stforecast.networks import Context, NetworkConfig, NetworkShape
 from stforecast.normalization import Normalization, Scaling
+from stforecast.precision import computed_on, without_tf32
 from stforecast.split import PARTS, Split, frames_in
 from stforecast.store import open_store
 from stforecast.time_axis import Times, check_gaps, parse_times, show_step, show_time
@@ -402,6 +403,7 @@ class Forecaster:
             "title": f"Forecast of {', '.join(self.channels.names)}",
             "source": f"stforecast {_version()}, TAU, weights {self.weights_hash()[:12]}",
             "stforecast_version": _version(),
+            "computed_on": computed_on(),
             "split": self.split.to_json(),
         }
 
@@ -854,7 +856,7 @@ class Plan:
         outputs = []
         # One at a time: the network is moved, and computes on all cores as it is.
         remedy = f"lower batch_size ({self._batch_size}) or memory_limit, or forecast from fewer init times at once"
-        with _computing, memory_named(remedy), torch.inference_mode():
+        with _computing, memory_named(remedy), without_tf32(), torch.inference_mode():
             network = self._prepared(device, history, starts, context, leads)
             for row in range(0, len(starts), self._batch_size):
                 some = slice(row, row + self._batch_size)

@@ -31,6 +31,7 @@ from stforecast.files import faults_named, replacing
 from stforecast.models.losses import forecast_loss, square_error
 from stforecast.models.tau import rollout
 from stforecast.networks import Context
+from stforecast.precision import without_tf32
 from stforecast.windows import Windows
 
 Schedule = Literal["cosine", "one_cycle", "constant"]
@@ -574,7 +575,7 @@ def train(
                 run.write_down()
         with _catching(None if checkpoints is None else checkpoints.interrupted):
             try:
-                with memory_named(f"lower batch_size ({config.batch_size}) or take a smaller network"):
+                with without_tf32(), memory_named(f"lower batch_size ({config.batch_size}) or take a smaller network"):
                     trainer.fit(module, ckpt_path=resumed, weights_only=True)
             except SystemExit as ended:
                 # Lightning ends the whole process on Ctrl-C and SIGTERM, with a status that says nothing.

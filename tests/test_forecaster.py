@@ -159,12 +159,6 @@ def test_f01_f02_f04_f06_how_the_caller_holds_the_data_changes_no_number(
         np.testing.assert_array_equal(back[name].to_numpy(), expected[name].to_numpy())
 
 
-def test_batches_change_no_forecast(stored: xr.Dataset, forecaster: Forecaster) -> None:
-    init_times = forecaster.init_times(stored)
-    one, all_at_once = (forecaster.predict(stored, init_times=init_times, batch_size=size) for size in (1, 1000))
-    np.testing.assert_allclose(one["t2m"], all_at_once["t2m"], rtol=0, atol=1e-4)
-
-
 def test_init_times_have_whole_history_and_truth(stored: xr.Dataset, forecaster: Forecaster) -> None:
     gappy = stored.isel(time=[row for row in range(80) if row != 30])
     times = gappy["time"].to_numpy()

@@ -1,0 +1,33 @@
+"""What float32 means on a GPU, and what computes a forecast: both decide its last digits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions on a GPU are computed in float32 in this block; torch would take TF32, with three digits.
+
+    Matrix products are in float32 by torch's own default, and stay as the caller has set them. So do convolutions where
+    the caller has told torch of single operations (torch.backends.cudnn.conv.fp32_precision, from 2.9 on).
+    """
+    try:
+        before = torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        yield
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def computed_on() -> str:
+    """The device, instruction set and threads that networks are computed with in this process."""
+    if torch.cuda.is_available():
+        return f"cuda ({torch.cuda.get_device_name()})"
+    threads = torch.get_num_threads()
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()}), {threads} thread{'s' if threads > 1 else ''}"
