@@ -1,8 +1,19 @@
 """Maps of forecasts beside the truth and curves of skill: figures drawn without pyplot and without a network."""
 
 from stforecast.plot.curves import score_card, skill_curve, training_curve
-from stforecast.plot.maps import comparison, forecast_map, panels
+from stforecast.plot.maps import anomaly, comparison, forecast_map, interval, panels
 from stforecast.plot.movies import animation
 from stforecast.plot.pictures import save
 
-__all__ = ["animation", "comparison", "forecast_map", "panels", "save", "score_card", "skill_curve", "training_curve"]
+__all__ = [
+    "animation",
+    "anomaly",
+    "comparison",
+    "forecast_map",
+    "interval",
+    "panels",
+    "save",
+    "score_card",
+    "skill_curve",
+    "training_curve",
+]

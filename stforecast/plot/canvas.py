@@ -10,9 +10,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, Positions, cell_bounds
 from stforecast.plot.coastlines import borders, outlines
 from stforecast.plot.colours import Colours
@@ -20,13 +22,16 @@ from stforecast.plot.fields import Values
 from stforecast.plot.pictures import Layout, new_figure
 from stforecast.plot.words import label_of
 
+Kind = Literal["globe", "region", "cap", "fan", "chosen", "city", "rows", "plane"]
+
 
 @dataclass(frozen=True)
 class Canvas:
     """A panel's plane and the cells on it, from west to east and in increasing y.
 
     Attributes:
-        kind: a map with coastlines; a city in degrees; a city in rows from the north; any other plane.
+        kind: a map of the globe; of a region as a rectangle; around a pole; of a region between its meridians and
+            parallels; in a projection that the caller chose; a city in degrees; in rows from the north; another plane.
         x_bounds: of the cells, (x + 1,); on a map in degrees east of its central longitude.
         y_bounds: of the cells, (y + 1,).
         rows: where the cells' rows stand in the data.
@@ -35,9 +40,10 @@ class Canvas:
         y_label: what stands beside it.
         stretch: length on paper of a unit of y, in units of x.
         centre: the central longitude of a map.
+        projection: a map's, None for a plane.
     """
 
-    kind: Literal["globe", "region", "city", "rows", "plane"]
+    kind: Kind
     x_bounds: Values
     y_bounds: Values
     rows: Positions
@@ -46,26 +52,56 @@ class Canvas:
     y_label: str = ""
     stretch: float = 1.0
     centre: float = 0.0
+    projection: Any = None
 
     @property
     def is_map(self) -> bool:
         """Whether coastlines belong on it."""
-        return self.kind in ("globe", "region")
+        return self.projection is not None
 
     @property
-    def projection(self) -> Any:
-        """The map's projection, None for a plane."""
-        if self.kind == "globe":
-            # Areas on paper are as those on Earth, as in the scores.
-            return ccrs.EqualEarth(central_longitude=self.centre)
-        return ccrs.PlateCarree(central_longitude=self.centre) if self.kind == "region" else None
+    def is_round(self) -> bool:
+        """Whether a map around a pole has all longitudes."""
+        return self.kind == "cap" and bool(np.ptp(self.x_bounds) >= 359)
+
+    @property
+    def degrees(self) -> Any:
+        """The plane of a map's bounds; none of its cells is cut where longitudes wrap."""
+        return ccrs.PlateCarree(central_longitude=self.centre)
+
+    def on_paper(self, x: Values, y: Values) -> tuple[Values, Values]:
+        """Where points of the plane of the bounds, (…), lie in the projection."""
+        if not self.is_map:
+            return x, y
+        points = self.projection.transform_points(self.degrees, x, y)
+        return points[..., 0], points[..., 1]
+
+    @property
+    def edge(self) -> Values:
+        """The outline of all cells on paper, (point, 2)."""
+        west, east, south, north = *self.x_bounds[[0, -1]], *self.y_bounds[[0, -1]]
+        along, up = np.linspace(west, east, 181), np.linspace(south, north, 61)
+        if self.is_round:  # the parallel that is farther from the pole
+            y = np.full(181, south if abs(south) < abs(north) else north)
+            return np.column_stack(self.on_paper(along, y))
+        x = np.concatenate([along, np.full(61, east), along[::-1], np.full(61, west)])
+        y = np.concatenate([np.full(181, south), up, np.full(181, north), up[::-1]])
+        return np.column_stack(self.on_paper(x, y))
+
+    @property
+    def limits(self) -> tuple[float, float, float, float]:
+        """West, east, south and north on paper."""
+        if self.kind in ("globe", "chosen") and np.ptp(self.x_bounds) >= 359 and np.ptp(self.y_bounds) > 150:
+            return (*self.projection.x_limits, *self.projection.y_limits)
+        edge = self.edge[np.isfinite(self.edge).all(axis=1)]
+        (west, south), (east, north) = edge.min(axis=0), edge.max(axis=0)
+        return float(west), float(east), float(south), float(north)
 
     @property
     def shape(self) -> float:
         """Height of the domain on paper over its width."""
-        if self.kind == "globe":
-            return 0.49
-        return float(np.ptp(self.y_bounds) / np.ptp(self.x_bounds) * self.stretch)
+        west, east, south, north = self.limits
+        return (north - south) / (east - west) * self.stretch
 
     @property
     def is_narrow(self) -> bool:
@@ -77,14 +113,30 @@ class Canvas:
         width = float(np.clip(4.4 / self.shape, 3.3, 4.6)) * (1.7 if count == 1 else 1.0)
         return width, width * float(np.clip(self.shape, 0.2, _TALLEST)) + 0.95
 
+    @property
+    def thinning(self) -> int:
+        """How many cells along x and along y are drawn as one, their mean, because paper shows no more."""
+        return int(np.ceil(np.sqrt(len(self.rows) * len(self.columns) / _MOST_CELLS)))
+
 
 _TALLEST = 2.5
+# More than pixels on a page; a global grid by a quarter of a degree is drawn as it is.
+_MOST_CELLS = 1_100_000
 
 
-def canvas_of(dataset: xr.Dataset, grid: Grid) -> Canvas:
-    """Where the cells of a forecast's grid lie on paper."""
+def canvas_of(dataset: xr.Dataset, grid: Grid, projection: Any = None) -> Canvas:
+    """Where the cells of a forecast's grid lie on paper, in a projection of one's choice or in one that suits them.
+
+    Raises:
+        StforecastError: ARGUMENT for a projection of a grid that has no latitudes and longitudes.
+    """
     if grid.is_geographic:
-        return _map_canvas(grid)
+        return _map_canvas(grid, projection)
+    if projection is not None:
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            f"projection={type(projection).__name__} is for maps, but the grid {grid} is a plane; leave it out",
+        )
     latitude, longitude = _degrees(dataset, grid.y_name, "latitude"), _degrees(dataset, grid.x_name, "longitude")
     if latitude is not None and longitude is not None:
         x, y = _Axis.of(longitude.to_numpy()), _Axis.of(latitude.to_numpy())
@@ -125,18 +177,59 @@ class _Axis:
         return cls(np.insert(bounds, 1, -180.0 + seam), np.insert(positions, 0, positions[-1]))
 
 
-def _map_canvas(grid: Grid) -> Canvas:
+def _map_canvas(grid: Grid, projection: Any) -> Canvas:
     y = _Axis.of(grid.y)
     latitudes = y.bounds.clip(-90, 90)
-    # Stretched so that the map is true to scale at its middle latitude, unlike a plain latitude-longitude plot.
-    stretch = float(1 / np.cos(np.deg2rad((latitudes[0] + latitudes[-1]) / 2)))
     if grid.spans_globe:
-        x = _Axis.around_globe(grid.x)
-        kind: Literal["globe", "region"] = "globe" if np.ptp(latitudes) > 150 else "region"
-        return Canvas(kind, x.bounds, latitudes, y.positions, x.positions, stretch=stretch)
-    x = _Axis.of(grid.x)
-    centre = float(x.bounds[0] + x.bounds[-1]) / 2
-    return Canvas("region", x.bounds - centre, latitudes, y.positions, x.positions, stretch=stretch, centre=centre)
+        x, centre = _Axis.around_globe(grid.x), 0.0
+        bounds = x.bounds
+    else:
+        x = _Axis.of(grid.x)
+        centre = float(x.bounds[0] + x.bounds[-1]) / 2
+        bounds = x.bounds - centre
+    kind: Kind = "chosen"
+    if projection is None:
+        kind, projection = _suited(float(np.ptp(bounds)), centre, float(latitudes[0]), float(latitudes[-1]))
+    # A region is stretched to be true to scale at its middle latitude, unlike a plain latitude-longitude plot.
+    stretch = 1 / np.cos(np.deg2rad((latitudes[0] + latitudes[-1]) / 2)) if kind == "region" else 1.0
+    return Canvas(
+        kind,
+        bounds,
+        latitudes,
+        y.positions,
+        x.positions,
+        stretch=float(stretch),
+        centre=centre,
+        projection=projection,
+    )
+
+
+def _suited(width: float, centre: float, south: float, north: float) -> tuple[Kind, Any]:
+    """The projection that suits a domain of so many degrees."""
+    is_round = width >= 359
+    if is_round and north - south > 150:
+        return "globe", ccrs.EqualEarth(central_longitude=centre)  # areas are as on Earth, as in the scores
+    farthest, nearest = max(north, -south), min(abs(south), abs(north)) if south * north >= 0 else 0.0
+    is_polar = farthest >= 80 and south * north >= 0 if is_round else nearest >= 55
+    if is_polar:
+        polar = ccrs.NorthPolarStereo if north > -south else ccrs.SouthPolarStereo
+        return "cap", polar(central_longitude=centre)
+    # How much wider a degree of longitude is on one side than on the other.
+    unevenness = np.cos(np.deg2rad(nearest)) / max(np.cos(np.deg2rad(farthest)), 1e-6)
+    if not is_round and width <= 180 and nearest > 0 and unevenness > _UNEVEN:
+        sixth = (north - south) / 6
+        conic = ccrs.LambertConformal(
+            central_longitude=centre,
+            central_latitude=(south + north) / 2,
+            standard_parallels=(south + sixth, north - sixth),
+            cutoff=-80 if north > -south else 80,
+        )
+        return "fan", conic
+    return "region", ccrs.PlateCarree(central_longitude=centre)
+
+
+# Beyond this a rectangle of latitude and longitude is a poor likeness of a region.
+_UNEVEN = 1.6
 
 
 def _degrees(dataset: xr.Dataset, dim: str, standard_name: str) -> xr.DataArray | None:
@@ -190,35 +283,88 @@ def _columns(count: int, width: float, height: float) -> int:
 
 
 def _lay_out_map(axes: Any, canvas: Canvas, *, is_left: bool, is_bottom: bool) -> None:
-    if canvas.kind == "globe":
-        axes.set_global()
-    else:
-        box = [canvas.x_bounds[0], canvas.x_bounds[-1], canvas.y_bounds[0], canvas.y_bounds[-1]]
-        axes.set_extent(box, crs=canvas.projection)
+    west, east, south, north = canvas.limits
+    axes.set_xlim(west, east)
+    axes.set_ylim(south, north)
+    if canvas.kind in ("cap", "fan"):
+        axes.set_boundary(Path(canvas.edge))
+    if canvas.kind == "chosen":  # cells may lie across its seam, where cartopy wants none of them to have a colour
+        axes.set_facecolor(NO_VALUE)
+    if canvas.kind == "region":
         axes.set_aspect(canvas.stretch)
     lines, dotted = borders()
     axes.add_feature(outlines(), edgecolor="black", linewidth=0.8, path_effects=[_HALO])
     axes.add_feature(lines, edgecolor="0.15", linewidth=0.5, path_effects=[_HALO])
     axes.add_feature(dotted, edgecolor="0.15", linewidth=0.5, linestyle=":")
-    sides = {"left": "y"} if is_left else {}
+    style = {"color": "0.35", "linewidth": 0.4, "linestyle": ":", "alpha": 0.7}
+    if canvas.kind in ("cap", "fan"):
+        meridians, parallels = _meridians(canvas), _parallels(canvas)
+        axes.gridlines(xlocs=meridians, ylocs=parallels, **style)
+        _label_meridians(axes, canvas, meridians if is_bottom or canvas.is_round else meridians[:0])
+        _label_parallels(axes, canvas, parallels if is_left or canvas.is_round else parallels[:0])
+        return
     grid_lines = axes.gridlines(
-        draw_labels=sides | ({"bottom": "x"} if is_bottom else {}),
+        draw_labels=({"left": "y"} if is_left else {}) | ({"bottom": "x"} if is_bottom else {}),
         xlocs=_meridians(canvas) if canvas.kind == "region" else None,
         x_inline=False,
         y_inline=False,
-        color="0.35",
-        linewidth=0.4,
-        linestyle=":",
-        alpha=0.7,
+        **style,
     )
     grid_lines.xlabel_style = grid_lines.ylabel_style = {"size": 8}
 
 
+def _label_meridians(axes: Axes, canvas: Canvas, longitudes: Values) -> None:
+    """Write longitudes outside of the edge that is nearer to the equator; cartopy leaves most of a fan's out."""
+    edge = min(canvas.y_bounds[[0, -1]], key=abs)
+    inside = edge + np.copysign(0.5, canvas.y_bounds.mean() - edge)
+    for longitude in longitudes:
+        x = (longitude - canvas.centre + 180) % 360 - 180
+        if canvas.x_bounds[0] <= x <= canvas.x_bounds[-1]:
+            _label_outside(axes, canvas, (x, edge), (x, inside), _show_degrees(longitude, "EW"))
+
+
+def _label_parallels(axes: Axes, canvas: Canvas, latitudes: Values) -> None:
+    """Write latitudes outside of the western edge, on a round map beside a meridian."""
+    west = -112.5 if canvas.is_round else canvas.x_bounds[0]
+    for latitude in latitudes:
+        if canvas.y_bounds[0] < latitude < canvas.y_bounds[-1] and abs(latitude) < 90:
+            apart = 0 if canvas.is_round else 9
+            _label_outside(axes, canvas, (west, latitude), (west + 0.5, latitude), _show_degrees(latitude, "NS"), apart)
+
+
+def _label_outside(
+    axes: Axes, canvas: Canvas, edge: tuple[float, float], inside: tuple[float, float], words: str, apart: float = 9
+) -> None:
+    x, y = canvas.on_paper(*np.array([edge, inside]).T)
+    away = np.array([x[0] - x[1], y[0] - y[1]])
+    right, up = away / np.linalg.norm(away)
+    axes.annotate(
+        words,
+        (x[0], y[0]),
+        xytext=(1.5 * apart * right, apart * up),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=8,
+        annotation_clip=False,
+        zorder=6,
+        path_effects=[] if apart else [withStroke(linewidth=2, foreground="white", alpha=0.7)],
+    )
+
+
 def _meridians(canvas: Canvas) -> Values:
     """Longitudes to label, -180..180; cartopy's own choice leaves out those beyond the dateline."""
+    if canvas.is_round:
+        return np.arange(-180.0, 180.0, 45.0)
     west, east = canvas.x_bounds[[0, -1]] + canvas.centre
     longitude = np.asarray(MaxNLocator(6, steps=[1, 2, 3, 6, 10]).tick_values(west, east))
     return (longitude + 180) % 360 - 180
+
+
+def _parallels(canvas: Canvas) -> Values:
+    south, north = canvas.y_bounds[[0, -1]]
+    latitude: Values = np.asarray(MaxNLocator(5, steps=[1, 2, 3, 5, 10]).tick_values(south, north))
+    return np.compress(np.abs(latitude) <= 90, latitude)
 
 
 _HALO = withStroke(linewidth=1.8, foreground="white", alpha=0.5)
@@ -242,7 +388,7 @@ def _lay_out_plane(axes: Axes, canvas: Canvas, *, is_left: bool, is_bottom: bool
 
 
 def _show_degrees(degrees: float, letters: str) -> str:
-    return f"{abs(degrees):g}°{letters[0] if degrees >= 0 else letters[1]}"
+    return f"{abs(degrees):g}°{'' if degrees in (0, -180) else letters[0] if degrees > 0 else letters[1]}"
 
 
 def _draw_scale_bar(axes: Axes, canvas: Canvas) -> None:
@@ -271,30 +417,47 @@ _KM_PER_DEGREE = 111.195  # of a great circle on a sphere of radius 6371 km
 
 
 def cells_of(canvas: Canvas, values: Values) -> Values:
-    """The values (y, x) of the cells as they lie on paper, masked where there is none."""
-    return np.ma.masked_invalid(values[np.ix_(canvas.rows, canvas.columns)])
+    """The values (y, x) of the cells as they are drawn, masked where there is none."""
+    cells = values[np.ix_(canvas.rows, canvas.columns)]
+    count = canvas.thinning
+    if count > 1:
+        rows, columns = (-(-size // count) * count for size in cells.shape)
+        padding = [(0, rows - cells.shape[0]), (0, columns - cells.shape[1])]
+        blocks = np.pad(cells, padding, constant_values=np.nan).reshape(rows // count, count, columns // count, count)
+        with_value = (~np.isnan(blocks)).sum(axis=(1, 3))
+        cells = np.where(with_value > 0, np.nansum(blocks, axis=(1, 3)) / np.maximum(with_value, 1), np.nan)
+    return np.ma.masked_invalid(cells)
+
+
+def drawn_bounds(bounds: Values, count: int) -> Values:
+    """The bounds of so many cells together."""
+    return np.append(bounds[:-1:count], bounds[-1])
 
 
 def draw_cells(axes: Axes, canvas: Canvas, values: Values, colours: Colours) -> QuadMesh:
     """Fill the cells of a panel with values (y, x) in the order of the data; cells without one are grey."""
-    # The cells are in degrees east of the map's centre, so that none is cut where longitudes wrap.
-    transform = {"transform": ccrs.PlateCarree(central_longitude=canvas.centre)} if canvas.is_map else {}
     return axes.pcolormesh(
-        canvas.x_bounds,
-        canvas.y_bounds,
+        drawn_bounds(canvas.x_bounds, canvas.thinning),
+        drawn_bounds(canvas.y_bounds, canvas.thinning),
         cells_of(canvas, values),
-        cmap=colormaps[colours.name].with_extremes(bad=NO_VALUE),
+        cmap=colormaps[colours.name].with_extremes(bad=_CLEAR if canvas.kind == "chosen" else NO_VALUE),
         vmin=colours.low,
         vmax=colours.high,
         rasterized=True,
-        **transform,
+        **({"transform": canvas.degrees} if canvas.is_map else {}),
     )
 
 
 NO_VALUE = "0.72"
+_CLEAR = (0.0, 0.0, 0.0, 0.0)
 
 
-def explain_gaps(figure: Figure, *values: Values) -> None:
-    """Say what grey cells are, where there are some."""
-    if np.isnan(values).any():
-        figure.supxlabel("grey cells have no value", fontsize=8, color="0.3")
+def explain_cells(figure: Figure, canvas: Canvas, *values: Values, said: str = "") -> None:
+    """Say at the foot what grey cells are, and that cells are drawn together, where it is so."""
+    notes = [said] if said else []
+    if any(np.isnan(some).any() for some in values):
+        notes.append("grey cells have no value")
+    if canvas.thinning > 1:
+        notes.append(f"drawn as means of {canvas.thinning} by {canvas.thinning} cells")
+    if notes:
+        figure.supxlabel("; ".join(notes), fontsize=8, color="0.3")

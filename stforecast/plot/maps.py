@@ -1,18 +1,22 @@
 """Maps of forecasts, beside the truth and over lead times."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from stforecast.baselines import Climatology, HistoricalAverage
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import Grid
-from stforecast.plot.canvas import canvas_of, explain_gaps
+from stforecast.grid import Grid, axis_of
+from stforecast.intervals import BOUNDS, bound_name
+from stforecast.plot.canvas import canvas_of, explain_cells
 from stforecast.plot.colours import Colours
-from stforecast.plot.fields import Duration, Instant, evenly, field_of, frame_of, truth_of, values_of
+from stforecast.plot.fields import Duration, Instant, Values, at_level, evenly, field_of, frame_of, truth_of, values_of
+from stforecast.plot.overlays import draw_winds, note_on_isolines, winds_of
 from stforecast.plot.sheets import Sheet
-from stforecast.plot.words import name_of, shown, when
+from stforecast.plot.words import given_units, name_of, shown, when
 
 
 def comparison(
@@ -23,6 +27,7 @@ def comparison(
     init_time: Instant | None = None,
     lead_time: Duration | None = None,
     level: float | None = None,
+    projection: Any = None,
 ) -> Figure:
     """Forecast, truth and error side by side, for one init and lead time.
 
@@ -36,6 +41,7 @@ def comparison(
         init_time: the last by default.
         lead_time: the last by default; text as in "24h".
         level: the first by default, where the variable has levels.
+        projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
 
     Raises:
         StforecastError: what `check_forecast` refuses; VAR_MISSING, EMPTY_SELECTION or ARGUMENT for what the forecast
@@ -52,11 +58,12 @@ def comparison(
             ErrorKind.NAN, f"no cell of {frame.name} has a value both in the forecast {when(frame)} and in the truth"
         )
     shared, about_zero = Colours.of(frame, predicted, observed), Colours.about_zero("RdBu_r", error)
-    sheet = Sheet.compared(canvas_of(forecast, grid), grid, shared, about_zero)
+    canvas = canvas_of(forecast, grid, projection)
+    sheet = Sheet.compared(canvas, grid, shared, about_zero)
     sheet.compare(frame, predicted, observed)
     sheet.add_bars_of_comparison(frame)
     sheet.name_all(frame)
-    explain_gaps(sheet.figure, error)
+    explain_cells(sheet.figure, canvas, error, said=note_on_isolines(frame))
     return sheet.figure
 
 
@@ -67,8 +74,10 @@ def forecast_map(
     init_time: Instant | None = None,
     lead_time: Duration | None = None,
     level: float | None = None,
+    projection: Any = None,
+    winds: bool = False,
 ) -> Figure:
-    """A map of the forecast for one init and lead time.
+    """A map of the forecast for one init and lead time; pressure and geopotential have labelled isolines.
 
     Args:
         forecast: (init_time, lead_time, [level,] Y, X).
@@ -76,12 +85,141 @@ def forecast_map(
         init_time: the last by default.
         lead_time: the last by default; text as in "24h".
         level: the first by default, where the variable has levels.
+        projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
+        winds: whether to draw arrows of the wind over it, from u and v among the forecast's variables (u10 and v10, u
+            and v, standard names eastward_wind and northward_wind), at the same level where they have levels.
 
     Raises:
         StforecastError: what `check_forecast` refuses; VAR_MISSING, EMPTY_SELECTION or ARGUMENT for what the forecast
             does not hold; NAN if there is nothing to draw; INF; DIMS for an ensemble.
     """
-    return _forecast_panels(forecast, [frame_of(field_of(forecast, variable, level), init_time, lead_time)])
+    pair = winds_of(forecast) if winds else None
+    figure = _forecast_panels(
+        forecast, [frame_of(field_of(forecast, variable, level), init_time, lead_time)], projection
+    )
+    if pair is not None:
+        u, v = (_wind(forecast, name, init_time, lead_time, level) for name in pair)
+        grid = Grid.of(forecast)
+        draw_winds(figure.axes[0], canvas_of(forecast, grid, projection), u, v, given_units(forecast[pair[0]]))
+    return figure
+
+
+def _wind(
+    forecast: xr.Dataset, name: str, init_time: Instant | None, lead_time: Duration | None, level: float | None
+) -> Values:
+    has_levels = any(axis_of(forecast, dim) == "Z" for dim in forecast[name].dims)
+    frame = frame_of(field_of(forecast, name, level if has_levels else None), init_time, lead_time)
+    return values_of(frame, f"the forecast {when(frame)}")
+
+
+def anomaly(
+    forecast: xr.Dataset,
+    normal: Climatology | HistoricalAverage | xr.Dataset,
+    *,
+    variable: str | None = None,
+    init_time: Instant | None = None,
+    lead_time: Duration | None = None,
+    level: float | None = None,
+    projection: Any = None,
+) -> Figure:
+    """A map of how far the forecast departs from what is normal at its valid time, with zero in the middle.
+
+    Args:
+        forecast: (init_time, lead_time, [level,] Y, X).
+        normal: a climatology or a historical average, fitted on the training period; or the training period itself, a
+            series (time, [level,] Y, X), of which a climatology is fitted on a geographic grid, else an average.
+        variable: the first by default.
+        init_time: the last by default.
+        lead_time: the last by default; text as in "24h".
+        level: the first by default, where the variable has levels.
+        projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
+
+    Raises:
+        StforecastError: as `forecast_map`; VAR_MISSING, UNITS, GRID_SHAPE or CHANNELS if what is normal does not match.
+    """
+    frame = frame_of(field_of(forecast, variable, level), init_time, lead_time)
+    name, grid = str(frame.name), Grid.of(forecast)
+    if isinstance(normal, xr.Dataset):
+        training = normal[[name]] if name in normal.data_vars else normal
+        normal = Climatology.fit(training) if grid.is_geographic else HistoricalAverage.fit(training)
+    usual = _normal_at(forecast[[name]], normal, frame, level)
+    values = values_of(frame, f"the forecast {when(frame)}") - usual
+    if np.isnan(values).all():
+        raise StforecastError(
+            ErrorKind.NAN, f"no cell of {name} has a value both in the forecast {when(frame)} and in the {normal.name}"
+        )
+    map_name = "BrBG" if Colours.of(frame, values).name == "YlGnBu" else "RdBu_r"
+    frame = frame.assign_attrs(long_name=f"{name_of(frame.drop_vars('level', errors='ignore'))} anomaly")
+    said = f"departure from the {normal.name} of the training period"
+    return _derived(forecast, frame, values, Colours.about_zero(map_name, values), projection, said)
+
+
+def _normal_at(
+    forecast: xr.Dataset, normal: Climatology | HistoricalAverage, frame: xr.DataArray, level: float | None
+) -> Values:
+    """What is normal at a frame's valid time, (Y, X)."""
+    name, normal = str(frame.name), normal.on(forecast)
+    table = (normal.coefficients if isinstance(normal, Climatology) else normal.means)[name]
+    dims = [dim for dim in table.dims if dim in forecast[name].dims]
+    at_valid_time = normal.at(name, frame["valid_time"].to_numpy()[None].astype("datetime64[ns]"))[0]
+    labels = {dim: forecast[dim].variable for dim in dims if dim in forecast.coords}
+    usual = at_level(xr.Dataset({name: (dims, at_valid_time)}, labels), name, level)
+    values: Values = usual.transpose(*frame.dims).to_numpy()
+    return values
+
+
+def interval(
+    forecast: xr.Dataset,
+    *,
+    variable: str | None = None,
+    init_time: Instant | None = None,
+    lead_time: Duration | None = None,
+    level: float | None = None,
+    projection: Any = None,
+) -> Figure:
+    """A map of how wide the prediction interval is, from its lower to its upper bound.
+
+    Args:
+        forecast: (init_time, lead_time, [level,] Y, X), with bounds as `stforecast.predict(..., interval=0.9)` gives.
+        variable: the first by default.
+        init_time: the last by default.
+        lead_time: the last by default; text as in "24h".
+        level: the first by default, where the variable has levels.
+        projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
+
+    Raises:
+        StforecastError: as `forecast_map`; VAR_MISSING if the variable has no bounds.
+    """
+    frame = frame_of(field_of(forecast, variable, level), init_time, lead_time)
+    name = str(frame.name)
+    names = [bound_name(name, bound) for bound in BOUNDS]
+    if not set(names) <= set(forecast.data_vars):
+        raise StforecastError(
+            ErrorKind.VAR_MISSING,
+            f"the forecast has no bounds of {name} ({' and '.join(names)}); make it with predict(..., interval=0.9)",
+        )
+    lower, upper = (
+        values_of(frame_of(field_of(forecast, bound, level), init_time, lead_time), f"the bound {bound}")
+        for bound in names
+    )
+    width = upper - lower
+    share = forecast[names[0]].attrs.get("interval")
+    told = "prediction interval" if share is None else f"{float(share):.0%} prediction interval"
+    frame = frame.assign_attrs(long_name=f"{name_of(frame.drop_vars('level', errors='ignore'))}, width of the {told}")
+    return _derived(forecast, frame, width, Colours("cividis", 0.0, float(np.nanmax(width)) or 1.0), projection, "")
+
+
+def _derived(
+    forecast: xr.Dataset, frame: xr.DataArray, values: Values, colours: Colours, projection: Any, said: str
+) -> Figure:
+    """A map of values (Y, X) that are made of a forecast; the frame says what they are and of when."""
+    grid = Grid.of(forecast)
+    canvas = canvas_of(forecast, grid, projection)
+    sheet = Sheet(canvas, grid, [name_of(frame)], [colours], has_isolines=False)
+    sheet.show(0, frame, values)
+    sheet.add_bar(frame)
+    explain_cells(sheet.figure, canvas, values, said=said)
+    return sheet.figure
 
 
 def panels(
@@ -91,6 +229,7 @@ def panels(
     init_time: Instant | None = None,
     lead_times: Sequence[Duration] | None = None,
     level: float | None = None,
+    projection: Any = None,
 ) -> Figure:
     """Maps of one forecast at several lead times, in reading order and on one colour scale.
 
@@ -100,6 +239,7 @@ def panels(
         init_time: the last by default.
         lead_times: by default all, or six from the first to the last, evenly chosen.
         level: the first by default, where the variable has levels.
+        projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
 
     Raises:
         StforecastError: as `forecast_map`; ARGUMENT for no lead time at all.
@@ -108,19 +248,20 @@ def panels(
     leads: Sequence[Duration] = evenly(field["lead_time"].to_numpy(), 6) if lead_times is None else lead_times
     if len(leads) == 0:
         raise StforecastError(ErrorKind.ARGUMENT, "lead_times is empty; name at least one, e.g. ['24h']")
-    return _forecast_panels(forecast, [frame_of(field, init_time, lead) for lead in leads])
+    return _forecast_panels(forecast, [frame_of(field, init_time, lead) for lead in leads], projection)
 
 
-def _forecast_panels(forecast: xr.Dataset, frames: Sequence[xr.DataArray]) -> Figure:
+def _forecast_panels(forecast: xr.Dataset, frames: Sequence[xr.DataArray], projection: Any) -> Figure:
     grid = Grid.of(forecast)
     fields = [values_of(frame, f"the forecast {when(frame)}") for frame in frames]
     longest: np.timedelta64 = np.max([frame["lead_time"].to_numpy() for frame in frames])
     heading = f"Forecast: {name_of(frames[0])}" if len(frames) == 1 else "Forecast"
+    canvas = canvas_of(forecast, grid, projection)
     count, colours = len(frames), Colours.of(frames[0], *fields)
-    sheet = Sheet(canvas_of(forecast, grid), grid, [heading] * count, [colours] * count, longest=longest)
+    sheet = Sheet(canvas, grid, [heading] * count, [colours] * count, longest=longest)
     for number, (frame, values) in enumerate(zip(frames, fields, strict=True)):
         sheet.show(number, frame, values)
     sheet.add_bar(frames[0])
     sheet.name_all(frames[0])
-    explain_gaps(sheet.figure, *fields)
+    explain_cells(sheet.figure, canvas, *fields, said=note_on_isolines(frames[0]))
     return sheet.figure

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,10 @@ from rich.console import Console
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import check_writable, replacing, unwritten
 from stforecast.grid import Grid
-from stforecast.plot.canvas import canvas_of, explain_gaps
+from stforecast.plot.canvas import canvas_of, explain_cells
 from stforecast.plot.colours import Colours
 from stforecast.plot.fields import Instant, Values, field_of, frame_of, truth_of, values_of
+from stforecast.plot.overlays import note_on_isolines
 from stforecast.plot.sheets import Sheet
 from stforecast.plot.words import name_of, shown, when
 
@@ -41,6 +42,7 @@ def animation(
     init_time: Instant | None = None,
     truth: xr.Dataset | None = None,
     level: float | None = None,
+    projection: Any = None,
     seconds_per_frame: float = 0.5,
     progress: bool = False,
 ) -> Path:
@@ -56,6 +58,7 @@ def animation(
         init_time: the last by default.
         truth: a series (time, [level,] Y, X) on the forecast's cells; it and the error are then shown beside.
         level: the first by default, where the variable has levels.
+        projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
         seconds_per_frame: how long each frame stands; a GIF counts in hundredths.
         progress: whether to draw a progress bar, on stderr.
 
@@ -77,7 +80,7 @@ def animation(
     check_writable(path.parent)
     field = field_of(forecast, variable, level)
     frames = [frame_of(field, init_time, lead) for lead in field["lead_time"].to_numpy()]
-    film = _Film(forecast, frames, truth)
+    film = _Film(forecast, frames, truth, projection)
     steps = _told(range(len(frames)), f"drawing {path.name}") if progress else iter(range(len(frames)))
     try:
         with replacing(path) as temporary:
@@ -98,11 +101,13 @@ def _told(numbers: Sequence[int], words: str) -> Iterator[int]:
 class _Film:
     """A sheet that shows one lead time after another, always of the same size and with everything in its place."""
 
-    def __init__(self, forecast: xr.Dataset, frames: Sequence[xr.DataArray], truth: xr.Dataset | None) -> None:
+    def __init__(
+        self, forecast: xr.Dataset, frames: Sequence[xr.DataArray], truth: xr.Dataset | None, projection: Any = None
+    ) -> None:
         self._frames, self._truth, self._grid = frames, truth, Grid.of(forecast)
         field, error, has_gaps = self._ranges()
         longest: np.timedelta64 = np.max([frame["lead_time"].to_numpy() for frame in frames])
-        canvas, first = canvas_of(forecast, self._grid), frames[0]
+        canvas, first = canvas_of(forecast, self._grid, projection), frames[0]
         shared = Colours.of(first, field)
         self.palette = [shared.name]
         if truth is None:
@@ -117,8 +122,8 @@ class _Film:
         else:
             self._sheet.add_bars_of_comparison(first)
         self._sheet.name_all(first)
-        if has_gaps:
-            explain_gaps(self._sheet.figure, np.array([np.nan]))
+        gaps = np.array([np.nan] if has_gaps else [])
+        explain_cells(self._sheet.figure, canvas, gaps, said=note_on_isolines(first))
         self._box = _settle(self._sheet.figure)
 
     def draw(self, number: int) -> Pixels:

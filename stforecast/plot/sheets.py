@@ -6,11 +6,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.contour import ContourSet
 
 from stforecast.grid import Grid
 from stforecast.plot.canvas import Canvas, cells_of, draw_cells, new_panels
 from stforecast.plot.colours import Colours
 from stforecast.plot.fields import Values
+from stforecast.plot.overlays import draw_isolines, has_isolines
 from stforecast.plot.pictures import colour_bar
 from stforecast.plot.words import label_of, name_of, shown_units, title_of
 
@@ -33,11 +35,13 @@ class Sheet:
         colours: Sequence[Colours],
         *,
         longest: np.timedelta64 | None = None,
+        has_isolines: bool = True,
     ) -> None:
         self.figure, self.panel = new_panels(canvas, len(headings))
         self._canvas, self._grid, self._headings, self._colours = canvas, grid, headings, colours
-        self._longest = longest
+        self._longest, self._has_isolines = longest, has_isolines
         self._meshes: dict[int, QuadMesh] = {}
+        self._lines: dict[int, ContourSet] = {}
 
     @classmethod
     def compared(
@@ -59,8 +63,17 @@ class Sheet:
             self._meshes[number].set_array(cells_of(self._canvas, values))
         else:
             self._meshes[number] = draw_cells(axes, self._canvas, values, self._colours[number])
+        colours = self._colours[number]
+        if number in self._lines:
+            for artist in (*self._lines[number].labelTexts, self._lines.pop(number)):
+                artist.remove()
+        if (
+            self._has_isolines and has_isolines(frame) and colours.low != -colours.high
+        ):  # of a field, not of a difference
+            self._lines[number] = draw_isolines(axes, self._canvas, frame, values, colours)
         size = 11 if len(self.panel) == 1 else 9
-        axes.set_title(title_of(self._headings[number], frame, self._grid, self._longest), fontsize=size)
+        pad = 20 if self._canvas.is_round else None  # longitudes stand around it
+        axes.set_title(title_of(self._headings[number], frame, self._grid, self._longest), fontsize=size, pad=pad)
 
     def compare(self, frame: xr.DataArray, predicted: Values, observed: Values) -> None:
         """Let the three panels show forecast, truth and error."""

@@ -1,0 +1,213 @@
+"""What is drawn over the cells of a map: labelled isolines and arrows of the wind."""
+
+import re
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.contour import ContourSet
+from matplotlib.patheffects import withStroke
+from matplotlib.quiver import Quiver
+from matplotlib.ticker import MaxNLocator
+
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.grid import Positions
+from stforecast.plot.canvas import Canvas, cells_of, drawn_bounds
+from stforecast.plot.colours import Colours
+from stforecast.plot.fields import Values
+from stforecast.plot.words import given_units, raised
+
+# Isolines.
+
+
+def has_isolines(frame: xr.DataArray) -> bool:
+    """Whether a field is one that charts show with isolines: pressure and geopotential."""
+    standard_name = str(frame.attrs.get("standard_name", ""))
+    return bool(re.search(r"air_pressure|geopotential", standard_name)) or frame.name in _LINED
+
+
+_LINED = {"slp", "msl", "mslp", "psl", "prmsl", "sp", "pres", "z", "zg", "gh", "hgt", "geopotential"}
+_LINED |= {"mean_sea_level_pressure", "surface_pressure"}
+
+
+def draw_isolines(axes: Any, canvas: Canvas, frame: xr.DataArray, values: Values, colours: Colours) -> ContourSet:
+    """Lines of equal value, labelled, at levels that follow from the colour scale and not from the values."""
+    x, y, cells = _points(canvas, values)
+    # Points are put on paper here where that is smooth; in a projection of the caller's the lines may be cut.
+    transform = {"transform": canvas.degrees} if canvas.kind == "chosen" else {}
+    points = (x, y) if canvas.kind == "chosen" else canvas.on_paper(x, y)
+    lines: ContourSet = axes.contour(
+        *points,
+        cells,
+        levels=_levels(frame, colours.low, colours.high),
+        colors="0.1",
+        linewidths=0.8,
+        **transform,
+    )
+    lines.set_path_effects([_HALO])
+    show = _in_hectopascals if _hectopascal(frame) == 100 else "%g"
+    for label in axes.clabel(lines, fontsize=7, fmt=show, inline=True, inline_spacing=3):
+        label.set_path_effects([_HALO])
+    return lines
+
+
+_HALO = withStroke(linewidth=2, foreground="white", alpha=0.6)
+
+
+def note_on_isolines(frame: xr.DataArray) -> str:
+    """What the foot of a picture says of its isolines."""
+    return "isolines in hPa" if has_isolines(frame) and _hectopascal(frame) == 100 else ""
+
+
+def _hectopascal(frame: xr.DataArray) -> float | None:
+    """How large a hectopascal is in the units of a field, None where it is not of pressure."""
+    return {"hPa": 1.0, "mbar": 1.0, "millibar": 1.0, "millibars": 1.0, "Pa": 100.0}.get(given_units(frame))
+
+
+def _in_hectopascals(pascals: float) -> str:
+    return f"{pascals / 100:g}"
+
+
+def _levels(frame: xr.DataArray, low: float, high: float) -> Values:
+    """Round values, some fifteen; of pressure in steps of 1, 2, 4, 8 … hPa, as charts have them."""
+    unit = _hectopascal(frame)
+    if unit is None:
+        return np.asarray(MaxNLocator(12, steps=[1, 2, 4, 5, 8, 10]).tick_values(low, high))
+    step = next(step * unit for step in 2.0 ** np.arange(20) if (high - low) / (step * unit) <= 18)
+    levels: Values = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+    return levels
+
+
+def _points(canvas: Canvas, values: Values) -> tuple[Values, Values, Values]:
+    """Centres of the cells, (y, x) each, and their values; around the globe up to both sides of the seam."""
+    cells = cells_of(canvas, values)
+    x, y = (_middles(drawn_bounds(bounds, canvas.thinning)) for bounds in (canvas.x_bounds, canvas.y_bounds))
+    if canvas.is_map and np.ptp(canvas.x_bounds) >= 359:
+        seam = np.ma.mean(np.ma.stack([cells[:, 0], cells[:, -1]]), axis=0)[:, None]
+        x, cells = np.concatenate([[-180.0], x, [180.0]]), np.ma.hstack([seam, cells, seam])
+    across, up = np.meshgrid(x, y)
+    return across, up, cells
+
+
+def _middles(bounds: Values) -> Values:
+    return (bounds[1:] + bounds[:-1]) / 2
+
+
+# Winds.
+
+
+def winds_of(forecast: xr.Dataset) -> tuple[str, str]:
+    """The names of the eastward and the northward wind.
+
+    Raises:
+        StforecastError: VAR_MISSING if there are not both; UNITS if they are in different ones.
+    """
+    names = {str(forecast[name].attrs.get("standard_name", name)): str(name) for name in forecast.data_vars}
+    pairs = [(names[u], names[v]) for u, v in _WINDS_BY_STANDARD_NAME if u in names and v in names]
+    pairs += [(u, v) for u, v in _WINDS_BY_NAME if u in forecast.data_vars and v in forecast.data_vars]
+    if not pairs:
+        raise StforecastError(
+            ErrorKind.VAR_MISSING,
+            "winds=True wants the eastward and the northward wind (u10 and v10, u and v, or the standard names "
+            f"eastward_wind and northward_wind), but the forecast has {list(map(str, forecast.data_vars))}",
+        )
+    u, v = pairs[0]
+    if given_units(forecast[u]) != given_units(forecast[v]):
+        raise StforecastError(
+            ErrorKind.UNITS,
+            f"{u} is in {given_units(forecast[u])} but {v} in {given_units(forecast[v])}; convert one",
+        )
+    return u, v
+
+
+_WINDS_BY_STANDARD_NAME = (("eastward_wind", "northward_wind"), ("x_wind", "y_wind"))
+_WINDS_BY_NAME = (
+    ("u10", "v10"),
+    ("10m_u_component_of_wind", "10m_v_component_of_wind"),
+    ("u", "v"),
+    ("u_component_of_wind", "v_component_of_wind"),
+    ("uwnd", "vwnd"),
+)
+
+
+def draw_winds(axes: Any, canvas: Canvas, u: Values, v: Values, units: str) -> Quiver:
+    """Arrows that point where the air goes on paper, evenly spread, as long as the wind is strong, with a key.
+
+    Each arrow is of one cell; those between are left out.
+
+    Args:
+        axes: a panel that is laid out.
+        canvas: its plane.
+        u: the eastward wind, (y, x) in the order of the data.
+        v: the northward wind.
+        units: of both.
+    """
+    x, y, rows, columns = _lattice(canvas)
+    east, north = (some[canvas.rows[rows], canvas.columns[columns]] for some in (u, v))
+    right, up = _on_paper(canvas, x, y, east, north)
+    strong = float(np.nanquantile(np.hypot(east, north), 0.95)) or 1.0
+    decade = 10.0 ** np.floor(np.log10(strong))
+    shown = max(step * decade for step in (1, 2, 5) if step * decade <= strong)
+    arrows: Quiver = axes.quiver(
+        *canvas.on_paper(x, y),
+        right,
+        up,
+        angles="uv",
+        scale=strong * _ARROWS / 1.3,
+        scale_units="width",
+        width=0.0022,
+        headwidth=4,
+        headlength=5,
+        color="0.05",
+        path_effects=[withStroke(linewidth=1.6, foreground="white", alpha=0.7)],
+    )
+    axes.quiverkey(
+        arrows,
+        0.96,
+        0.97 if canvas.kind in ("cap", "fan") else 1.03,  # the corners of round maps are empty
+        shown,
+        f"wind {shown:g} {raised(units)}",
+        labelpos="W",
+        fontproperties={"size": 8},
+    )
+    return arrows
+
+
+_ARROWS = 26
+
+
+def _lattice(canvas: Canvas) -> tuple[Values, Values, Positions, Positions]:
+    """Points that stand evenly on paper, in the plane of the bounds, and the row and column of their cells."""
+    west, east, south, north = canvas.limits
+    apart = (east - west) / _ARROWS
+    across = np.arange(west + apart / 2, east, apart)
+    x, y = np.meshgrid(across, np.arange(south + apart / canvas.stretch / 2, north, apart / canvas.stretch))
+    if canvas.is_map:
+        points = canvas.degrees.transform_points(canvas.projection, x, y)
+        back = canvas.on_paper(points[..., 0], points[..., 1])
+        # Beyond the edge of a map of the globe the way there and back leads elsewhere.
+        is_there = np.hypot(back[0] - x, back[1] - y) < apart / 10
+        x, y = points[is_there, 0], points[is_there, 1]
+    is_inside = (x > canvas.x_bounds[0]) & (x < canvas.x_bounds[-1])
+    is_inside &= (y > canvas.y_bounds[0]) & (y < canvas.y_bounds[-1]) & (np.abs(y) < 89.5 if canvas.is_map else True)
+    x, y = x[is_inside], y[is_inside]
+    rows, columns = (np.searchsorted(bounds, at) - 1 for bounds, at in ((canvas.y_bounds, y), (canvas.x_bounds, x)))
+    return x, y, np.asarray(rows), np.asarray(columns)
+
+
+def _on_paper(canvas: Canvas, x: Values, y: Values, east: Values, north: Values) -> tuple[Values, Values]:
+    """The winds to the right and upwards on paper, as strong as they are.
+
+    Cartopy's own turning of vectors takes degrees of longitude for as long as those of latitude.
+    """
+    if not canvas.is_map:
+        return east, north
+    little = 1e-3
+    here = canvas.on_paper(x, y)
+    eastwards = canvas.on_paper(x + little / np.cos(np.deg2rad(y)), y)
+    northwards = canvas.on_paper(x, y + little)
+    right = east * (eastwards[0] - here[0]) + north * (northwards[0] - here[0])
+    up = (east * (eastwards[1] - here[1]) + north * (northwards[1] - here[1])) * canvas.stretch
+    length = np.hypot(right, up)
+    strength = np.hypot(east, north) / np.where(length > 0, length, 1)
+    return right * strength, up * strength
