@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+import zarr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing, unwritten
@@ -93,8 +94,18 @@ def write_template(forecast: xr.Dataset, group: Path) -> None:
 
 def write_region(forecast: xr.Dataset, group: Path, region: Mapping[str, slice]) -> None:
     """Write the values of whole chunks of a forecast into its template."""
-    values = forecast.reset_coords("quality_flag")
-    values.drop_vars(list(values.coords)).to_zarr(group, region=dict(region), zarr_format=3, consolidated=False)
+    # By xarray a region also writes attributes anew, which other threads read at the same time.
+    opened = zarr.open_group(group, mode="r+", zarr_format=3)
+    for name in (*map(str, forecast.data_vars), "quality_flag"):
+        array = opened[name]
+        assert isinstance(array, zarr.Array)
+        array[region["init_time"], region["lead_time"]] = forecast[name].to_numpy()
+
+
+def chunk_files(group: Path, init_chunk: int, lead_chunk: int) -> list[Path]:
+    """The files of the chunks at these places of every variable; a chunk of nothing but zeros has none."""
+    found = [*group.glob(f"*/c/{init_chunk}/{lead_chunk}/**/*"), group / f"quality_flag/c/{init_chunk}/{lead_chunk}"]
+    return sorted(file for file in found if file.is_file())
 
 
 def open_group(group: Path, *, lazily: bool = False) -> xr.Dataset:

@@ -19,7 +19,7 @@ from stforecast.channels import Frames
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import confirm, make_durable, replacing, sha256, unwritten
 from stforecast.forecaster import Forecaster, Plan
-from stforecast.forecasts import open_forecast, open_group, write_forecast, write_region, write_template
+from stforecast.forecasts import chunk_files, open_forecast, open_group, write_forecast, write_region, write_template
 from stforecast.guards import FLAG_ATTRS, Refuse
 from stforecast.intervals import BOUNDS, bound_attrs, bound_name
 from stforecast.models.inference import Backend
@@ -156,8 +156,8 @@ def _blocks(plan: Plan, memory_limit: int) -> list[Block]:
 
 def _loaded(plan: Plan, inits: slice, leads: slice) -> xr.Dataset:
     """The frames that a part of a forecast sees, read by the thread that makes it."""
-    with dask.config.set(scheduler="synchronous"):
-        return plan.block(inits, leads).load()
+    # Told to the call: dask's configuration is the whole process's, and other threads change it at the same time.
+    return plan.block(inits, leads).load(scheduler="synchronous")
 
 
 # ---- lazily
@@ -318,7 +318,7 @@ def _write_block(plan: Plan, staging: Path, number: int, inits: slice, parts: Se
         came = [_sum_of(*(variable.to_numpy() for variable in block.data_vars.values()))]
         came += [] if history is None else [_sum_of(history)]
         there = recall(note)
-        if there is not None and there["came"] == came and there["went"] == _sum_of_part(staging, inits, leads):
+        if there is not None and there["came"] == came and there["went"] == _sum_of_part(staging, number, place):
             seen = _recalled(state, there["state"])
             if seen is not None:
                 history = seen
@@ -327,7 +327,7 @@ def _write_block(plan: Plan, staging: Path, number: int, inits: slice, parts: Se
         write_region(forecast, staging / _GROUP, {"init_time": inits, "lead_time": leads})
         with replacing(state) as temporary:
             np.save(temporary, history)
-        went = _sum_of_part(staging, inits, leads)
+        went = _sum_of_part(staging, number, place)
         remember(note, {"came": came, "went": went, "state": _sum_of(history)}, durable=False)
 
 
@@ -339,10 +339,12 @@ def _sum_of(*values: npt.NDArray[Any]) -> int:
     return total
 
 
-def _sum_of_part(staging: Path, inits: slice, leads: slice) -> int:
+def _sum_of_part(staging: Path, number: int, place: int) -> int:
     """The sum of a part of the forecast as it lies on the disk."""
-    part = open_group(staging / _GROUP).isel(init_time=inits, lead_time=leads)
-    return _sum_of(*(part[name].to_numpy() for name in (*part.data_vars, _FLAGS)))
+    total = 0
+    for file in chunk_files(staging / _GROUP, number, place):
+        total = zlib.crc32(file.read_bytes(), zlib.crc32(str(file.relative_to(staging)).encode(), total))
+    return total
 
 
 def _recalled(file: Path, wanted: int) -> Frames | None:
