@@ -88,6 +88,20 @@ def test_maps_are_filmed_as_well(series: xr.Dataset, tmp_path: Path) -> None:
     assert len(pictures) == 3
 
 
+def test_isolines_are_drawn_anew_in_each_frame() -> None:
+    film = film_of(forecast_of(make_series(8, shape=(8, 16)).rename(t2m="z"), horizon=3))
+    (axes,) = film._sheet.panel
+    counts, levels = [], []
+    for number in (0, 1, 2, 1, 0):
+        film.draw(number)
+        (lines,) = (artist for artist in axes.collections if hasattr(artist, "labelTexts"))
+        assert len(axes.texts) == len(lines.labelTexts) > 0
+        counts.append(len(axes.texts))
+        levels.append(tuple(lines.levels))
+    assert counts == counts[::-1]
+    assert len(set(levels)) == 1
+
+
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     def peak(horizon: int) -> int:
         forecast, _ = make_forecast(horizon)

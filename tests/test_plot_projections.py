@@ -138,7 +138,20 @@ def test_many_cells_are_drawn_as_their_means_which_the_foot_tells() -> None:
 
 
 def isolines_of(axes: object) -> list[str]:
-    return [text.get_text() for text in axes.texts if "°" not in text.get_text()]
+    return [text.get_text() for text in axes.texts if "°" not in text.get_text() and text.get_visible()]
+
+
+def test_no_label_of_an_isoline_stands_in_another() -> None:
+    steep = make_map(np.arange(30, 71, 2.5), np.arange(-70, 11, 2.5), name="slp", units="Pa", long_name="pressure")
+    deep = np.exp(-((steep["lat"] - 45) ** 2 + (steep["lon"] + 55) ** 2) / 60)
+    steep["slp"] = (steep["slp"] * 0 + 101500 - 6500 * deep).astype(np.float32).assign_attrs(steep["slp"].attrs)
+    figure = plot.comparison(forecast_of(steep), steep)
+    figure.canvas.draw()
+    labels = [text for text in panels_of(figure)[1].texts if "°" not in text.get_text() and text.get_visible()]
+    places = np.array([text.get_window_extent().get_points().mean(axis=0) for text in labels])
+    apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
+    assert len(labels) >= 2
+    assert apart[~np.eye(len(labels), dtype=bool)].min() > 1.5 * figure.dpi * 7 / 72  # of its height
 
 
 def test_pressure_has_isolines_in_steps_of_hectopascals() -> None:

@@ -36,18 +36,30 @@ def draw_isolines(axes: Any, canvas: Canvas, frame: xr.DataArray, values: Values
     # Points are put on paper here where that is smooth; in a projection of the caller's the lines may be cut.
     transform = {"transform": canvas.degrees} if canvas.kind == "chosen" else {}
     points = (x, y) if canvas.kind == "chosen" else canvas.on_paper(x, y)
+    levels = _levels(frame, colours.low, colours.high)
     lines: ContourSet = axes.contour(
         *points,
         cells,
-        levels=_levels(frame, colours.low, colours.high),
+        levels=levels,
         colors="0.1",
         linewidths=0.8,
         **transform,
     )
     lines.set_path_effects([_HALO])
     show = _in_hectopascals if _hectopascal(frame) == 100 else "%g"
-    for label in axes.clabel(lines, fontsize=7, fmt=show, inline=True, inline_spacing=3):
+    labelled = levels[:: 2 if len(levels) > 8 else 1]
+    west, east, south, north = canvas.limits
+    room = max(east - west, (north - south) * canvas.stretch) / 14
+    taken: list[Values] = []
+    for label in axes.clabel(lines, labelled, fontsize=7, fmt=show, inline=True, inline_spacing=3):
         label.set_path_effects([_HALO])
+        x, y = label.get_position()
+        place = np.array([x, y * canvas.stretch])
+        # Where lines are dense one number says enough.
+        if all(np.hypot(*(place - other)) > room for other in taken):
+            taken.append(place)
+        else:
+            label.set_visible(False)
     return lines
 
 

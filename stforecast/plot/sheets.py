@@ -65,8 +65,7 @@ class Sheet:
             self._meshes[number] = draw_cells(axes, self._canvas, values, self._colours[number])
         colours = self._colours[number]
         if number in self._lines:
-            for artist in (*self._lines[number].labelTexts, self._lines.pop(number)):
-                artist.remove()
+            self._lines.pop(number).remove()  # with its labels
         if (
             self._has_isolines and has_isolines(frame) and colours.low != -colours.high
         ):  # of a field, not of a difference
