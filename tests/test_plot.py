@@ -683,6 +683,16 @@ def test_save_writes_by_suffix_and_makes_the_folder(suffix: str, magic: bytes, t
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_losses_within_a_power_of_ten_have_plain_numbers() -> None:
+    record = {"training_loss": [0.58, 0.56, 0.54], "validation_loss": [0.6, 0.59, 0.595], "best_epoch": 1}
+    axes = plot.training_curve(record).axes[0]
+    low, high = axes.get_ylim()
+    labels = [label.get_text() for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+    assert len(labels) >= 3
+    assert all(0.5 < float(label) < 0.65 for label in labels)
+    assert axes.get_yscale() == "log"
+
+
 def test_save_refuses_other_formats(tmp_path: Path) -> None:
     with pytest.raises(StforecastError, match=r"\.pdf, \.png, \.svg") as refused:
         plot.save(plot.skill_curve(make_scores()), tmp_path / "curve.bmp")

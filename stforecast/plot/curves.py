@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, MultipleLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator, NullLocator
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.plot.canvas import NO_VALUE
@@ -144,6 +144,11 @@ def training_curve(record: Mapping[str, Any]) -> Figure:
     best = record["best_epoch"]
     axes.plot(best + 1, record["validation_loss"][best], "o", color="0.2", markersize=9, fillstyle="none", label="kept")
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 10 * low:  # within one power of ten plain numbers are read more easily
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.set_title("Loss by epoch", fontsize=12)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss [normalized units]")
