@@ -444,7 +444,9 @@ class Forecaster:
         described = self._describe() | {"weights_sha256": sha256(weights)}
         calibration = None
         if self.calibration is not None:
-            calibration = safetensors.numpy.save(self.calibration.to_arrays())
+            # Safetensors writes an array's memory as it lies, whatever its strides say.
+            arrays = {name: np.ascontiguousarray(some) for name, some in self.calibration.to_arrays().items()}
+            calibration = safetensors.numpy.save(arrays)
             described["calibration"] = self.calibration.to_json() | {"sha256": sha256(calibration)}
         with faults_named(folder), replacing(folder) as temporary:
             temporary.mkdir()

@@ -309,6 +309,20 @@ def test_bounds_keep_to_what_values_can_be(tmp_path: Path) -> None:
 # ---- the model's files
 
 
+def test_a_calibration_is_saved_by_its_values_however_they_lie_in_memory(
+    tmp_path: Path, forecaster: Forecaster
+) -> None:
+    assert forecaster.calibration is not None
+    # Of several columns, because one lies the same way in any order.
+    leads, *frame = forecaster.calibration.usual.mean.shape
+    course = np.arange(leads * 3 * np.prod(frame), dtype=np.float16).reshape(leads, 3, *frame)
+    usual = UsualError(ErrorCycle(1, 0, False), forecaster.calibration.usual.mean, np.asfortranarray(course))
+    saved = replace(forecaster, calibration=replace(forecaster.calibration, usual=usual)).save(tmp_path / "model")
+    loaded = Forecaster.load(saved).calibration
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.usual.course, course)
+
+
 def test_a_saved_calibration_gives_the_same_bounds(tmp_path: Path, series: xr.Dataset, forecaster: Forecaster) -> None:
     forecaster.save(tmp_path / "model")
     loaded = Forecaster.load(tmp_path / "model")
