@@ -1,85 +1,58 @@
-"""Coverage of prediction intervals on three real series: `python pipelines/coverage.py` writes docs/intervals.md.
-
-Models that were fitted before are taken from data/runs/coverage, so that only their calibration is made anew.
-"""
+"""Coverage of the packaged models' prediction intervals: `python pipelines/coverage.py` writes docs/intervals.md."""
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from pretrain import ORIGINS, Origin
 from rich.console import Console
 
 import stforecast as stf
+from stforecast.pretrained import packaged_model
 from stforecast.verification import coverage
 
-FOLDER = Path("data/runs/coverage")
 PAGE = Path("docs/intervals.md")
 BEHIND = "<!-- what pipelines/coverage.py writes -->"
-NEW_YORK = (40.699031, 40.849878, -74.022216, -73.873868)
 SHARES = (0.5, 0.8, 0.9, 0.95)
 
 
-@dataclass(frozen=True)
-class Series:
-    """A real series, and how it is forecast: a preset, and what is other than in it."""
-
-    name: str
-    what: str
-    path: str
-    preset: str
-    by: str
-    changes: Mapping[str, int]
-
-    def open(self, data: Path) -> xr.Dataset:
-        """The raw series."""
-        city = {"bounds": NEW_YORK, "time_zone": "America/New_York"} if self.preset == "traffic" else {}
-        return stf.open_dataset(data / self.path, **city)
-
-
-ALL = (
-    Series("taxi", "taxi flows, half-hourly", "taxinyc/NYC16_M16x12_T30_InOut.h5", "traffic", "hour", {}),
-    Series("air", "6-hourly air temperature", "ncep_air", "weather", "season", {}),
-    Series("slp", "daily sea level pressure", "ncep_slp", "weather", "season", {"horizon": 10, "epochs": 3}),
-)
-
-
 def main() -> None:
-    """Fit what is not fitted yet, and write how often truth lies inside."""
+    """Write how often truth lies inside in the test periods."""
     console, data = Console(), Path(os.environ.get("STFORECAST_DATA") or ".")
-    for series in ALL:
-        if not (data / series.path).exists():
-            sys.exit(f"{data / series.path} is not there; set STFORECAST_DATA to the folder of the real series")
-    sections = [_section(series, data, console) for series in ALL]
+    for origin in ORIGINS.values():
+        if not (data / origin.path).exists():
+            sys.exit(f"{data / origin.path} is not there; set STFORECAST_DATA to the folder of the real series")
+    sections = [_section(name, origin, data, console) for name, origin in ORIGINS.items()]
     text, _, _ = PAGE.read_text().partition(BEHIND)
     PAGE.write_text(f"{text}{BEHIND}\n\n" + "\n".join(sections))
     console.print(f"wrote {PAGE}")
 
 
-def _section(series: Series, data: Path, console: Console) -> str:
-    console.rule(series.name)
-    store, forecaster = _fitted(series, data)
-    init_times = forecaster.init_times(store, part="test")
+def _section(name: str, origin: Origin, data: Path, console: Console) -> str:
+    console.rule(name)
+    truth, forecaster = stf.open_dataset(data / origin.path, **origin.options).load(), packaged_model(name)
+    assert forecaster.calibration is not None
+    init_times = forecaster.init_times(truth, part="test")
     forecasts = {
-        share: stf.predict(store, forecaster, init_times=init_times, interval=share, refuse="nothing")
+        share: stf.predict(truth, forecaster, init_times=init_times, interval=share, refuse="nothing")
         for share in SHARES
     }
+    by = "hour" if origin.preset == "traffic" else "season"
     split, forecast = forecaster.split, forecasts[0.9]
     units = next(iter(forecast.data_vars.values())).attrs["units"]
-    names = [str(name) for name in coverage(forecast, store).data_vars]
+    names = [str(name) for name in coverage(forecast, truth).data_vars]
     head = (
-        f"## {series.name}: {series.what}\n\nPreset {series.preset}, training to {split.train[1]}, validation to "
+        f"## {name}\n\n{origin.title}: training to {split.train[1]}, validation to "
         f"{split.validation[1]}, test to {split.test[1]}; {len(init_times)} init times tested, calibrated on "
         f"{forecaster.calibration.count}. "
         + ("Mean of inflow and outflow. " if len(names) > 1 else "")
         + f"Coverage of the 0.9 interval in per cent, width and interval score in {units}.\n"
     )
-    whole = coverage(forecast, store).to_array().mean("variable")
-    grouped = coverage(forecast, store, by=[series.by]).to_array().mean("variable").sel(measure="coverage")
-    if series.by == "hour":
+    whole = coverage(forecast, truth).to_array().mean("variable")
+    grouped = coverage(forecast, truth, by=[by]).to_array().mean("variable").sel(measure="coverage")
+    if by == "hour":
         grouped = grouped.groupby_bins(
             "hour", range(-1, 24, 6), labels=["0 to 5 h", "6 to 11 h", "12 to 17 h", "18 to 23 h"]
         )
@@ -95,23 +68,10 @@ def _section(series: Series, data: Path, console: Console) -> str:
     mean = [f"{100 * float(one.mean()):.1f}" for one in columns.values()]
     rows.append(["all", *mean, *(f"{float(whole.sel(measure=m).mean()):.4g}" for m in ("width", "interval_score"))])
     asked = [["asked for", *(f"{share:.0%}" for share in SHARES)]]
-    asked.append(["came", *(f"{100 * _mean_coverage(one, store):.1f} %" for one in forecasts.values())])
-    cells = ", ".join(f"{100 * one:.1f}" for one in _by_cell(forecast, store, names))
+    asked.append(["came", *(f"{100 * _mean_coverage(one, truth):.1f} %" for one in forecasts.values())])
+    cells = ", ".join(f"{100 * one:.1f}" for one in _by_cell(forecast, truth, names))
     told = f"\nOf single cells over all lead times, the 5th, 50th and 95th percentile of coverage: {cells} %.\n"
     return f"{head}\n{_table(rows)}\n\n{_table(asked)}\n{told}"
-
-
-def _fitted(series: Series, data: Path) -> tuple[xr.Dataset, stf.Forecaster]:
-    """The store and the model, fitted unless they are there; its calibration is new in any case."""
-    path, model = FOLDER / f"{series.name}.zarr", FOLDER / series.name
-    if not model.exists():
-        raw = series.open(data)
-        split = stf.Split.by_fraction(raw["time"].to_numpy())
-        stf.prepare(raw, path, split, overwrite=True)
-        changes, training = dict(series.changes), stf.preset_of(series.preset).training
-        training = replace(training, epochs=changes.pop("epochs", training.epochs))
-        stf.fit(path, preset=series.preset, training=training, progress=True, **changes).save(model)
-    return stf.open_store(path).load(), stf.Forecaster.load(model).calibrated(path, backend="eager")
 
 
 def _mean_coverage(forecast: xr.Dataset, truth: xr.Dataset) -> float:

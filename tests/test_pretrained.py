@@ -104,7 +104,10 @@ def test_the_tutorial_data_set_is_forecast_better_than_by_persistence() -> None:
         pytest.skip("STFORECAST_DATA is not set: the real series are not at hand")
     # The same values and labels as xarray.tutorial.open_dataset("air_temperature"), which needs the network.
     dataset = xr.open_mfdataset(sorted(Path(data, "ncep_air").glob("*.nc")), data_vars="all")
-    forecast = stf.predict(dataset, init_times=dataset["time"].to_numpy()[2500:2900:20]).compute()
+    init_times = dataset["time"].to_numpy()[2500:2900:20]
+    forecast = stf.predict(dataset, init_times=init_times, interval=0.9).compute()
     assert forecast["air"].attrs["units"] == "degK"
     scores = stf.evaluate(forecast, dataset, reference=["persistence"])["air"].sel(metric="rmse")
     assert (scores.sel(source="forecast") < 0.85 * scores.sel(source="persistence")).all()
+    covered = stf.verification.coverage(forecast, dataset)["air"].sel(measure="coverage")
+    assert ((covered > 0.85) & (covered < 0.95)).all(), covered.to_numpy()
