@@ -20,7 +20,8 @@ faults()
 before = faults()
 kept = keep_freed_memory()
 faults()
-print(int(kept), before, faults())
+# The least of several: a system that is short of memory takes pages away in between.
+print(int(kept), before, min(faults() for _ in range(5)))
 """
 
 
