@@ -8,7 +8,7 @@ import xarray as xr
 
 from stforecast.channels import Channels, Variable
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import COORDINATE_TOLERANCE, Grid, Positions, axis_of, check_series, find_dims
+from stforecast.grid import COORDINATE_TOLERANCE, Grid, Positions, axis_of, check_series, find_dims, level_dim
 from stforecast.sources.era5 import LONG_NAMES
 from stforecast.units import Conversion, Values
 
@@ -78,7 +78,7 @@ class Alignment:
         conversions, levels = {}, {}
         for item in channels.variables:
             conversions[item.name] = _conversion(found[names[item.name]], item)
-            level = _level_dim(found, names[item.name])
+            level = level_dim(found, names[item.name])
             if level is not None:
                 levels[item.name] = _level_positions(found, level, item, names[item.name])
             elif item.levels:
@@ -109,7 +109,7 @@ class Alignment:
         variables = {}
         for item in self.channels.variables:
             variable = block[self.names[item.name]]
-            level = _level_dim(block, self.names[item.name])
+            level = level_dim(block, self.names[item.name])
             where = {y: self.rows, x: self.columns} | ({level: self.levels[item.name]} if level is not None else {})
             variable = variable.isel(where)
             conversion = self.conversions[item.name]
@@ -125,7 +125,7 @@ class Alignment:
         time, y, x = self.dims
         variable = self.found[self.names[item.name]].isel({time: 0}, drop=True)
         where = {y: np.sort(self.rows), x: np.sort(self.columns)}
-        level = _level_dim(self.found, self.names[item.name])
+        level = level_dim(self.found, self.names[item.name])
         if level is not None:
             where[level] = np.sort(self.levels[item.name])
         return variable.isel(where).transpose(..., y, x)
@@ -140,7 +140,7 @@ class Alignment:
         # `rows` say where the model's rows stand among the caller's; sorted by that they are in the caller's order.
         values = values[..., np.argsort(self.rows)[:, None], np.argsort(self.columns)]
         dims = ["init_time", "lead_time", y, x]
-        level = _level_dim(self.found, self.names[item.name])
+        level = level_dim(self.found, self.names[item.name])
         if level is not None:
             values = values[:, :, np.argsort(self.levels[item.name])]
             dims.insert(2, level)
@@ -202,10 +202,6 @@ def _conversion(variable: xr.DataArray, item: Variable) -> Conversion:
             "and stforecast knows no conversion; convert it first",
         )
     return conversion
-
-
-def _level_dim(series: xr.Dataset, name: Hashable) -> str | None:
-    return next((str(dim) for dim in series[name].dims if axis_of(series, dim) == "Z"), None)
 
 
 def _level_positions(series: xr.Dataset, level: str, item: Variable, name: str) -> Positions:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from stforecast.grid import axis_of, find_dims
+from stforecast.grid import find_dims, level_dim
 
 Frames = npt.NDArray[np.float32]
 
@@ -83,12 +83,8 @@ class Channels:
             yield item, values if item.levels else values.squeeze(axis)
 
 
-def _level_dim(series: xr.Dataset, name: Hashable) -> str | None:
-    return next((str(dim) for dim in series[name].dims if axis_of(series, dim) == "Z"), None)
-
-
 def _variable(series: xr.Dataset, name: Hashable) -> Variable:
-    variable, level = series[name], _level_dim(series, name)
+    variable, level = series[name], level_dim(series, name)
     kept = {
         str(key): value.item() if isinstance(value, np.generic) else value
         for key, value in variable.attrs.items()

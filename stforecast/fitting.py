@@ -221,13 +221,8 @@ def _opened(series: str | Path | xr.Dataset, split: Split | None, memory_limit: 
 def _in_memory(series: xr.Dataset, split: Split | None, memory_limit: int) -> xr.Dataset:
     """A series that is no store's, loaded and checked as `prepare` would, with the statistics of its training part."""
     check_series(series)
-    needed = sum(variable.size * 4 for variable in series.data_vars.values())
-    if needed > memory_limit:
-        raise StforecastError(
-            ErrorKind.MEMORY_BUDGET,
-            f"the series takes {needed:,} bytes, more than the {memory_limit:,} that it may; make a store of it with "
-            "stforecast.prepare(series, path, split), which is streamed, or raise memory_limit",
-        )
+    remedy = "make a store of it with stforecast.prepare(series, path, split), which is streamed"
+    _check_memory(series, memory_limit, "the series takes", "it", remedy)
     (time,) = find_dims(series, "T")
     loaded = series.compute().astype(np.float32, keep_attrs=True)
     for variable in loaded.data_vars.values():
@@ -370,6 +365,16 @@ def _limits_of_streams(windows: Mapping[str, Windows]) -> dict[str, int]:
     return {part: some.memory_limit for part, some in windows.items() if isinstance(some, StreamedWindows)}
 
 
+def _check_memory(series: xr.Dataset, memory_limit: int, takes: str, who: str, remedy: str) -> None:
+    """Refuse a series whose float32 values are more than the memory that they may take."""
+    needed = sum(variable.size * 4 for variable in series.data_vars.values())
+    if needed > memory_limit:
+        raise StforecastError(
+            ErrorKind.MEMORY_BUDGET,
+            f"{takes} {needed:,} bytes, more than the {memory_limit:,} that {who} may; {remedy}, or raise memory_limit",
+        )
+
+
 def _windows_in_memory(
     opened: xr.Dataset,
     channels: Channels,
@@ -380,13 +385,8 @@ def _windows_in_memory(
     """The windows of training and of validation, out of a series that somebody opened."""
     rows = _rows_of(cut)
     learnt = opened.isel(time=rows)
-    needed = sum(variable.size * 4 for variable in learnt.data_vars.values())
-    if needed > memory_limit:
-        raise StforecastError(
-            ErrorKind.MEMORY_BUDGET,
-            f"the frames of training and validation take {needed:,} bytes, more than the {memory_limit:,} that they "
-            "may; pass the path of the store, which is streamed then, or raise memory_limit",
-        )
+    remedy = "pass the path of the store, which is streamed then"
+    _check_memory(learnt, memory_limit, "the frames of training and validation take", "they", remedy)
     learnt = learnt.load()
     for variable in learnt.data_vars.values():
         check_finite(variable)

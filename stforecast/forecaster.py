@@ -152,9 +152,7 @@ class Forecaster:
         plan = self.plan(
             series, init_times=init_times, horizon=horizon, batch_size=batch_size, backend=backend, interval=interval
         )
-        everything = slice(0, len(plan.init_times))
-        forecast, _ = plan.forecast(everything, plan.block(everything).load(), refuse=refuse)
-        return forecast
+        return plan.whole(refuse)
 
     def plan(
         self,
@@ -665,6 +663,12 @@ class Plan:
             1, self.horizon + 1
         )
         return leads
+
+    def whole(self, refuse: Refuse) -> xr.Dataset:
+        """All of the forecast at once, in memory; see `Forecaster.predict`."""
+        everything = slice(0, len(self.init_times))
+        forecast, _ = self.forecast(everything, self.block(everything).load(), refuse=refuse)
+        return forecast
 
     def block(self, inits: slice, leads: slice | None = None) -> xr.Dataset:
         """The caller's frames, lazily, that some init times need for some lead times."""

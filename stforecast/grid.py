@@ -82,6 +82,12 @@ def axis_of(dataset: xr.Dataset, dim: Hashable) -> str | None:
     return _AXIS_OF_NAME.get(str(dim).lower())
 
 
+def level_dim(dataset: xr.Dataset, name: Hashable | None = None) -> str | None:
+    """The dimension of the levels of a dataset, or of one of its variables; None without levels."""
+    dims = dataset.dims if name is None else dataset[name].dims
+    return next((str(dim) for dim in dims if axis_of(dataset, dim) == "Z"), None)
+
+
 def find_dims(dataset: xr.Dataset, *axes: str) -> tuple[str, ...]:
     """The names of the dimensions that are these axes.
 
@@ -309,9 +315,9 @@ def on_grid_of(found: xr.Dataset, wanted: xr.Dataset, *, name: str) -> xr.Datase
     _check_variables(found, wanted, name)
     found = found[list(wanted.data_vars)].reset_coords(drop=True)
     dims, positions = [*find_dims(found, "Y", "X")], [*_cell_positions(found, wanted, name)]
-    wanted_dims, level = [*find_dims(wanted, "Y", "X")], _level_dim(found)
+    wanted_dims, level = [*find_dims(wanted, "Y", "X")], level_dim(found)
     if level is not None:
-        wanted_level = str(_level_dim(wanted))
+        wanted_level = str(level_dim(wanted))
         dims, wanted_dims = [*dims, level], [*wanted_dims, wanted_level]
         positions.append(_level_positions(found[level], wanted[wanted_level], name))
     # Indexing by an array copies, and makes reading a store slower, so what is in order already is left alone.
@@ -345,7 +351,7 @@ def _check_variables(found: xr.Dataset, wanted: xr.Dataset, name: str) -> None:
             raise StforecastError(
                 ErrorKind.UNITS, f"{name} has {variable} in {there!r} but {here!r} was wanted; convert it first"
             )
-        if (_level_dim(found[[variable]]) is None) != (_level_dim(wanted[[variable]]) is None):
+        if (level_dim(found[[variable]]) is None) != (level_dim(wanted[[variable]]) is None):
             raise StforecastError(
                 ErrorKind.CHANNELS,
                 f"{name} has {variable} with dimensions {tuple(map(str, found[variable].dims))}, the other side with "
@@ -359,10 +365,6 @@ def _level_positions(found: xr.DataArray, wanted: xr.DataArray, name: str) -> Po
     if missing:
         raise StforecastError(ErrorKind.CHANNELS, f"{name} lacks level(s) {missing}; it has {there}")
     return np.array([there.index(level) for level in asked])
-
-
-def _level_dim(dataset: xr.Dataset) -> str | None:
-    return next((str(dim) for dim in dataset.dims if axis_of(dataset, dim) == "Z"), None)
 
 
 def check_series(

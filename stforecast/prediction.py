@@ -95,9 +95,7 @@ def predict(
         return _written(plan, Path(output), refuse, memory_limit, progress)
     if any(variable.chunks is not None for variable in plan.alignment.found.data_vars.values()):
         return _lazily(plan, refuse, memory_limit)
-    everything = slice(0, len(plan.init_times))
-    forecast, _ = plan.forecast(everything, plan.block(everything).load(), refuse=refuse)
-    return forecast
+    return plan.whole(refuse)
 
 
 def forecaster_for(

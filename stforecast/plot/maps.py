@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from stforecast.baselines import Climatology, HistoricalAverage
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import Grid, axis_of
+from stforecast.grid import Grid, level_dim
 from stforecast.intervals import BOUNDS, bound_name
 from stforecast.plot.canvas import canvas_of, explain_cells
 from stforecast.plot.colours import Colours
@@ -107,7 +107,7 @@ def forecast_map(
 def _wind(
     forecast: xr.Dataset, name: str, init_time: Instant | None, lead_time: Duration | None, level: float | None
 ) -> Values:
-    has_levels = any(axis_of(forecast, dim) == "Z" for dim in forecast[name].dims)
+    has_levels = level_dim(forecast, name) is not None
     frame = frame_of(field_of(forecast, name, level if has_levels else None), init_time, lead_time)
     return values_of(frame, f"the forecast {when(frame)}")
 
