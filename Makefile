@@ -9,11 +9,12 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo gallery test lint real pretrained ablation bench soak clean
+.PHONY: help install demo gallery pictures test lint real pretrained ablation bench soak clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
 	@echo "make gallery  every kind of picture in one page, data/runs/gallery.html (real series with STFORECAST_DATA)"
+	@echo "make pictures  the pictures of the README and the documentation, docs/images (needs STFORECAST_DATA; two minutes)"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and memory against named alternatives, as tables; docs/performance.md has them"
@@ -35,6 +36,9 @@ demo: install
 
 gallery: install
 	$(BIN)/python pipelines/gallery.py
+
+pictures: install
+	$(BIN)/python pipelines/pictures.py
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2

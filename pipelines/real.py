@@ -1,4 +1,4 @@
-"""Two real series whole, scored against references: `make real` writes docs/results.md and the pictures."""
+"""Two real series whole, scored against references: `make real` writes docs/results.md."""
 
 import os
 import platform
@@ -18,7 +18,6 @@ import stforecast as stf
 
 FOLDER = Path("data/runs/real")
 RESULTS = Path("docs/results.md")
-IMAGES = Path("docs/images")
 NEW_YORK = (40.699031, 40.849878, -74.022216, -73.873868)
 
 # The published network of the same widths: one that sees the frames and nothing else, and forecasts frames.
@@ -55,7 +54,7 @@ TAXI = recipe_of(
 
 
 def main() -> None:
-    """Run both recipes, then write their tables and keep their pictures."""
+    """Run both recipes, then write their tables; their pictures lie beside the stores and are not committed."""
     console = Console()
     data = Path(os.environ.get("STFORECAST_DATA") or ".")
     air, taxi = data / "ncep_air", data / "taxinyc" / "NYC16_M16x12_T30_InOut.h5"
@@ -70,11 +69,7 @@ def main() -> None:
     ]
     minutes = (time.monotonic() - started) / 60
     RESULTS.write_text(_report(outcomes, minutes))
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    for outcome in outcomes:
-        for picture in outcome.pictures:
-            shutil.copy(picture, IMAGES / picture.name)
-    console.print(f"wrote {RESULTS} and {IMAGES}")
+    console.print(f"wrote {RESULTS}; pictures are in {FOLDER}")
 
 
 def _report(outcomes: list[Outcome], minutes: float) -> str:

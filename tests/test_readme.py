@@ -49,6 +49,6 @@ def test_every_command_that_it_names_is_there() -> None:
 
 def test_every_file_that_it_points_to_is_there() -> None:
     text = README.read_text()
-    for name in re.findall(r"(?:docs|data)/[\w/.]+\.(?:md|png)", text):
+    for name in re.findall(r"(?:docs|data)/[\w/.-]+\.(?:md|png)", text):
         if not name.startswith("data/demo"):
             assert (README.parent / name).is_file(), name
