@@ -20,6 +20,7 @@ from rich.console import Console
 
 import stforecast as stf
 from stforecast.baselines import DampedAnomalyPersistence
+from stforecast.grid import Grid
 from stforecast.pretrained import packaged_model
 
 PAGE = Path("data/runs/gallery.html")
@@ -92,7 +93,14 @@ def pictures_of(exhibit: Exhibit) -> Iterator[tuple[str, Callable[[], Figure]]]:
     yield "anomaly", lambda: stf.plot.anomaly(last, exhibit.training, variable=name, lead_time=middle)
     if f"{name}_lower" in last:
         yield "interval", lambda: stf.plot.interval(last, variable=name, lead_time=middle)
-    references = ["persistence", "climatology" if "lat" in str(series.dims) else "historical_average"]
+    grid = Grid.of(last)
+    place = {name: float(some[len(some) // 2]) for name, some in ((grid.y_name, grid.y), (grid.x_name, grid.x))}
+    yield "meteogram", lambda: stf.plot.meteogram(last, series, at=place, normal=exhibit.training)
+    if series["time"].to_numpy()[1] - series["time"].to_numpy()[0] < np.timedelta64(1, "D"):
+        yield "profile", lambda: stf.plot.profile(series, at=place)
+    if not grid.is_geographic:
+        yield "profile, by weekday", lambda: stf.plot.profile(series, by="weekday")
+    references = ["persistence", "climatology" if grid.is_geographic else "historical_average"]
     scores = stf.evaluate(exhibit.forecast, series, reference=references, training=exhibit.training, confidence=0.95)
     yield "skill_curve", lambda: stf.plot.skill_curve(scores, variable=name)
     yield (

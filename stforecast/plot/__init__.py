@@ -1,5 +1,6 @@
-"""Maps of forecasts beside the truth and curves of skill: figures drawn without pyplot and without a network."""
+"""Maps of forecasts, courses at a place and curves of skill: figures drawn without pyplot and without a network."""
 
+from stforecast.plot.courses import meteogram, profile
 from stforecast.plot.curves import score_card, skill_curve, training_curve
 from stforecast.plot.maps import anomaly, comparison, forecast_map, interval, panels
 from stforecast.plot.movies import animation
@@ -11,7 +12,9 @@ __all__ = [
     "comparison",
     "forecast_map",
     "interval",
+    "meteogram",
     "panels",
+    "profile",
     "save",
     "score_card",
     "skill_curve",

@@ -20,7 +20,7 @@ from stforecast.plot.coastlines import borders, outlines
 from stforecast.plot.colours import Colours
 from stforecast.plot.fields import Values
 from stforecast.plot.pictures import Layout, new_figure
-from stforecast.plot.words import label_of
+from stforecast.plot.words import label_of, show_degrees
 
 Kind = Literal["globe", "region", "cap", "fan", "chosen", "city", "rows", "plane"]
 
@@ -137,7 +137,7 @@ def canvas_of(dataset: xr.Dataset, grid: Grid, projection: Any = None) -> Canvas
             ErrorKind.ARGUMENT,
             f"projection={type(projection).__name__} is for maps, but the grid {grid} is a plane; leave it out",
         )
-    latitude, longitude = _degrees(dataset, grid.y_name, "latitude"), _degrees(dataset, grid.x_name, "longitude")
+    latitude, longitude = degrees_of(dataset, grid.y_name, "latitude"), degrees_of(dataset, grid.x_name, "longitude")
     if latitude is not None and longitude is not None:
         x, y = _Axis.of(longitude.to_numpy()), _Axis.of(latitude.to_numpy())
         stretch = 1 / np.cos(np.deg2rad(latitude.mean().item()))
@@ -232,7 +232,7 @@ def _suited(width: float, centre: float, south: float, north: float) -> tuple[Ki
 _UNEVEN = 1.6
 
 
-def _degrees(dataset: xr.Dataset, dim: str, standard_name: str) -> xr.DataArray | None:
+def degrees_of(dataset: xr.Dataset, dim: str, standard_name: str) -> xr.DataArray | None:
     """The latitudes of rows or the longitudes of columns, where a coordinate beside the dimension has them."""
     for name, coordinate in dataset.coords.items():
         if coordinate.dims == (dim,) and standard_name in (name, coordinate.attrs.get("standard_name")):
@@ -320,7 +320,7 @@ def _label_meridians(axes: Axes, canvas: Canvas, longitudes: Values) -> None:
     for longitude in longitudes:
         x = (longitude - canvas.centre + 180) % 360 - 180
         if canvas.x_bounds[0] <= x <= canvas.x_bounds[-1]:
-            _label_outside(axes, canvas, (x, edge), (x, inside), _show_degrees(longitude, "EW"))
+            _label_outside(axes, canvas, (x, edge), (x, inside), show_degrees(longitude, "EW"))
 
 
 def _label_parallels(axes: Axes, canvas: Canvas, latitudes: Values) -> None:
@@ -329,7 +329,7 @@ def _label_parallels(axes: Axes, canvas: Canvas, latitudes: Values) -> None:
     for latitude in latitudes:
         if canvas.y_bounds[0] < latitude < canvas.y_bounds[-1] and abs(latitude) < 90:
             apart = 0 if canvas.is_round else 9
-            _label_outside(axes, canvas, (west, latitude), (west + 0.5, latitude), _show_degrees(latitude, "NS"), apart)
+            _label_outside(axes, canvas, (west, latitude), (west + 0.5, latitude), show_degrees(latitude, "NS"), apart)
 
 
 def _label_outside(
@@ -382,13 +382,9 @@ def _lay_out_plane(axes: Axes, canvas: Canvas, *, is_left: bool, is_bottom: bool
     if canvas.kind == "rows":
         axes.invert_yaxis()
     if canvas.kind == "city":
-        axes.xaxis.set_major_formatter(lambda degrees, _: _show_degrees(degrees, "EW"))
-        axes.yaxis.set_major_formatter(lambda degrees, _: _show_degrees(degrees, "NS"))
+        axes.xaxis.set_major_formatter(lambda degrees, _: show_degrees(degrees, "EW"))
+        axes.yaxis.set_major_formatter(lambda degrees, _: show_degrees(degrees, "NS"))
         _draw_scale_bar(axes, canvas)
-
-
-def _show_degrees(degrees: float, letters: str) -> str:
-    return f"{abs(degrees):g}°{'' if degrees in (0, -180) else letters[0] if degrees > 0 else letters[1]}"
 
 
 def _draw_scale_bar(axes: Axes, canvas: Canvas) -> None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator, NullLocator
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.plot.canvas import NO_VALUE
 from stforecast.plot.fields import Values, at_level, variable_of
-from stforecast.plot.pictures import colour_bar, new_figure
+from stforecast.plot.pictures import LINES, colour_bar, lighten, new_figure
 from stforecast.plot.words import given_units, lead_unit, metric_word, name_of, plain, raised
 from stforecast.verification import units_of
 
@@ -52,7 +52,7 @@ def skill_curve(
     for number, source in enumerate(curve["source"].to_numpy()):
         if curve.sel(source=source).isnull().all():
             continue  # the climatology has no anomaly correlation
-        line = _LINES[number % len(_LINES)]
+        line = LINES[number % len(LINES)]
         if band is not None:
             lower, upper = band.sel(source=source).to_numpy()
             axes.fill_between(lead_time, lower, upper, color=line[0], alpha=0.18, linewidth=0, zorder=2)
@@ -68,7 +68,7 @@ def skill_curve(
         axes.axhline(0, color="0.3", linewidth=0.9, zorder=1)
     elif metric.split(":")[0] in _FROM_ZERO:
         axes.set_ylim(bottom=0)
-    _lighten(axes)
+    lighten(axes)
     figure.legend(loc="outside right upper", frameon=False)
     if band is not None:
         figure.supxlabel(
@@ -139,7 +139,7 @@ def training_curve(record: Mapping[str, Any]) -> Figure:
     figure = new_figure((8.5, 4.5))
     axes = figure.subplots()
     epochs = np.arange(1, len(record["training_loss"]) + 1)
-    for name, line in zip(("training_loss", "validation_loss"), _LINES, strict=False):
+    for name, line in zip(("training_loss", "validation_loss"), LINES, strict=False):
         _draw_line(axes, epochs.astype(np.float64), np.asarray(record[name]), name.replace("_", " "), line)
     best = record["best_epoch"]
     axes.plot(best + 1, record["validation_loss"][best], "o", color="0.2", markersize=9, fillstyle="none", label="kept")
@@ -153,7 +153,7 @@ def training_curve(record: Mapping[str, Any]) -> Figure:
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss [normalized units]")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _lighten(axes)
+    lighten(axes)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -204,18 +204,6 @@ def _against(scores: xr.Dataset, reference: str) -> xr.Dataset:
     return xr.Dataset(gained, axes | bands, scores.attrs)
 
 
-# Okabe and Ito's colours, which colour-blind eyes tell apart (doi:10.1038/nmeth.1618); the markers tell them apart too.
-_LINES = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#009E73", "^"),
-    ("#CC79A7", "D"),
-    ("#E69F00", "v"),
-    ("#000000", "P"),
-    ("#56B4E9", "X"),
-)
-
-
 def _draw_line(axes: Axes, lead_time: Values, scores: Values, source: str, line: tuple[str, str]) -> None:
     colour, marker = line
     is_forecast = source == "forecast"
@@ -229,13 +217,6 @@ def _draw_line(axes: Axes, lead_time: Values, scores: Values, source: str, line:
         linewidth=3 if is_forecast else 1.4,
         zorder=3 if is_forecast else 4,  # thick below thin, so that equal scores show both
     )
-
-
-def _lighten(axes: Axes) -> None:
-    """A pale grid behind the lines, and no frame above and to the right."""
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 # A correlation or a ratio in dB would lie flat below the upper edge.

@@ -67,10 +67,15 @@ def at_level(dataset: xr.Dataset, variable: str, level: float | None) -> xr.Data
 
 def frame_of(field: xr.DataArray, init_time: Instant | None, lead_time: Duration | None) -> xr.DataArray:
     """The field (Y, X) of one init and lead time, with both and the valid time as scalar coordinates."""
+    field = init_of(field, init_time)
+    return field.isel(lead_time=_position(field["lead_time"], lead_time, _duration, "'24h'"))
+
+
+def init_of(field: xr.DataArray, init_time: Instant | None) -> xr.DataArray:
+    """The fields (lead_time, Y, X) of one init time."""
     zone = str(field["init_time"].attrs.get("time_zone", "UTC"))
     row = _position(field["init_time"], init_time, lambda text: _instant(text, zone), "'2016-01-31T18:00'")
-    column = _position(field["lead_time"], lead_time, _duration, "'24h'")
-    return field.isel(init_time=row, lead_time=column)
+    return field.isel(init_time=row)
 
 
 def _instant(text: Instant, zone: str) -> np.datetime64:

@@ -7,13 +7,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from stforecast.baselines import Climatology, HistoricalAverage
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, level_dim
 from stforecast.intervals import BOUNDS, bound_name
 from stforecast.plot.canvas import canvas_of, explain_cells
 from stforecast.plot.colours import Colours
-from stforecast.plot.fields import Duration, Instant, Values, at_level, evenly, field_of, frame_of, truth_of, values_of
+from stforecast.plot.fields import Duration, Instant, Values, evenly, field_of, frame_of, truth_of, values_of
+from stforecast.plot.normals import Normal, normal_at, normal_of
 from stforecast.plot.overlays import draw_winds, note_on_isolines, winds_of
 from stforecast.plot.sheets import Sheet
 from stforecast.plot.words import given_units, name_of, shown, when
@@ -114,7 +114,7 @@ def _wind(
 
 def anomaly(
     forecast: xr.Dataset,
-    normal: Climatology | HistoricalAverage | xr.Dataset,
+    normal: Normal,
     *,
     variable: str | None = None,
     init_time: Instant | None = None,
@@ -138,11 +138,9 @@ def anomaly(
         StforecastError: as `forecast_map`; VAR_MISSING, UNITS, GRID_SHAPE or CHANNELS if what is normal does not match.
     """
     frame = frame_of(field_of(forecast, variable, level), init_time, lead_time)
-    name, grid = str(frame.name), Grid.of(forecast)
-    if isinstance(normal, xr.Dataset):
-        training = normal[[name]] if name in normal.data_vars else normal
-        normal = Climatology.fit(training) if grid.is_geographic else HistoricalAverage.fit(training)
-    usual = _normal_at(forecast[[name]], normal, frame, level)
+    name = str(frame.name)
+    normal = normal_of(forecast[[name]], normal)
+    usual = normal_at(normal, forecast[[name]], name, frame["valid_time"].to_numpy()[None], level)[0]
     values = values_of(frame, f"the forecast {when(frame)}") - usual
     if np.isnan(values).all():
         raise StforecastError(
@@ -152,20 +150,6 @@ def anomaly(
     frame = frame.assign_attrs(long_name=f"{name_of(frame.drop_vars('level', errors='ignore'))} anomaly")
     said = f"departure from the {normal.name} of the training period"
     return _derived(forecast, frame, values, Colours.about_zero(map_name, values), projection, said)
-
-
-def _normal_at(
-    forecast: xr.Dataset, normal: Climatology | HistoricalAverage, frame: xr.DataArray, level: float | None
-) -> Values:
-    """What is normal at a frame's valid time, (Y, X)."""
-    name, normal = str(frame.name), normal.on(forecast)
-    table = (normal.coefficients if isinstance(normal, Climatology) else normal.means)[name]
-    dims = [dim for dim in table.dims if dim in forecast[name].dims]
-    at_valid_time = normal.at(name, frame["valid_time"].to_numpy()[None].astype("datetime64[ns]"))[0]
-    labels = {dim: forecast[dim].variable for dim in dims if dim in forecast.coords}
-    usual = at_level(xr.Dataset({name: (dims, at_valid_time)}, labels), name, level)
-    values: Values = usual.transpose(*frame.dims).to_numpy()
-    return values
 
 
 def interval(

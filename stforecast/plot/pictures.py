@@ -69,3 +69,22 @@ def colour_bar(figure: Figure, mesh: QuadMesh, panel: Sequence[Axes], label: str
     bar.ax.tick_params(labelsize=8)
     bar.locator = MaxNLocator(7)
     bar.update_ticks()
+
+
+# Okabe and Ito's colours, which colour-blind eyes tell apart (doi:10.1038/nmeth.1618); the markers tell them apart too.
+LINES = (
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#000000", "P"),
+    ("#56B4E9", "X"),
+)
+
+
+def lighten(axes: Axes) -> None:
+    """A pale grid behind the lines, and no frame above and to the right."""
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -68,10 +68,14 @@ def title_of(heading: str, frame: xr.DataArray, grid: Grid, longest: np.timedelt
 
     Lead times are told in the unit that suits the longest beside it.
     """
-    zone = frame["valid_time"].attrs.get("time_zone", "UTC" if grid.is_geographic else "")
-    valid = f"valid {shown(frame['valid_time'])} {zone}".rstrip()
+    valid = f"valid {shown(frame['valid_time'])} {zone_of(frame['valid_time'], grid)}".rstrip()
     lead = shown(frame["lead_time"], longest)
     return f"{heading} [{shown_units(frame)}]\n{valid}\ninit {shown(frame['init_time'])}, lead {lead}"
+
+
+def zone_of(times: xr.DataArray, grid: Grid) -> str:
+    """The time zone of an axis: the one that it names, else UTC on a geographic grid, else none."""
+    return str(times.attrs.get("time_zone", "UTC" if grid.is_geographic else ""))
 
 
 def when(frame: xr.DataArray) -> str:
@@ -95,3 +99,12 @@ def lead_unit(longest: np.timedelta64) -> tuple[str, np.timedelta64]:
     if longest <= np.timedelta64(10, "D"):
         return "h", np.timedelta64(1, "h")
     return "d", np.timedelta64(1, "D")
+
+
+def show_degrees(degrees: float, letters: str) -> str:
+    """Degrees from -180 to 180 with the letter of their side, the first of two where they are above 0.
+
+    >>> show_degrees(-97.5, "EW"), show_degrees(0, "NS")
+    ('97.5°W', '0°')
+    """
+    return f"{abs(degrees):g}°{'' if degrees in (0, -180) else letters[0] if degrees > 0 else letters[1]}"
