@@ -1,14 +1,16 @@
 """Where a grid's cells lie on paper: projections, coastlines, axes and scale bars."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import cartopy.crs as ccrs
 import numpy as np
+import shapely
 import xarray as xr
+from cartopy.feature import ShapelyFeature
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
+from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
@@ -18,6 +20,7 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, Positions, cell_bounds
 from stforecast.plot.coastlines import borders, outlines
 from stforecast.plot.colours import Colours
+from stforecast.plot.context import Box, Context, Geometries, Surroundings, context_in
 from stforecast.plot.fields import Values
 from stforecast.plot.pictures import Layout, new_figure
 from stforecast.plot.words import label_of, show_degrees
@@ -41,6 +44,7 @@ class Canvas:
         stretch: length on paper of a unit of y, in units of x.
         centre: the central longitude of a map.
         projection: a map's, None for a plane.
+        context: what is drawn over the cells besides coastlines, in degrees.
     """
 
     kind: Kind
@@ -53,6 +57,7 @@ class Canvas:
     stretch: float = 1.0
     centre: float = 0.0
     projection: Any = None
+    context: Context = field(default_factory=Context)
 
     @property
     def is_map(self) -> bool:
@@ -124,12 +129,28 @@ _TALLEST = 2.5
 _MOST_CELLS = 1_100_000
 
 
-def canvas_of(dataset: xr.Dataset, grid: Grid, projection: Any = None) -> Canvas:
+def canvas_of(dataset: xr.Dataset, grid: Grid, projection: Any = None, context: Surroundings = None) -> Canvas:
     """Where the cells of a forecast's grid lie on paper, in a projection of one's choice or in one that suits them.
 
     Raises:
-        StforecastError: ARGUMENT for a projection of a grid that has no latitudes and longitudes.
+        StforecastError: ARGUMENT for a projection of a grid that has no latitudes and longitudes, or for context where
+            nothing tells the degrees of its cells; what `context_in` refuses.
     """
+    canvas = _bare_canvas(dataset, grid, projection)
+    if canvas.is_map or canvas.kind == "city":
+        west, east = (float(bound) + canvas.centre for bound in canvas.x_bounds[[0, -1]])
+        south, north = (float(bound) for bound in canvas.y_bounds[[0, -1]])
+        return replace(canvas, context=context_in(Box(west, east, south, north), context))
+    if context:
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            f"context is drawn where cells have degrees, but the grid {grid} has none; give a city's bounds when its "
+            "files are opened, or leave context out",
+        )
+    return canvas
+
+
+def _bare_canvas(dataset: xr.Dataset, grid: Grid, projection: Any) -> Canvas:
     if grid.is_geographic:
         return _map_canvas(grid, projection)
     if projection is not None:
@@ -296,6 +317,7 @@ def _lay_out_map(axes: Any, canvas: Canvas, *, is_left: bool, is_bottom: bool) -
     axes.add_feature(outlines(), edgecolor="black", linewidth=0.8, path_effects=[_HALO])
     axes.add_feature(lines, edgecolor="0.15", linewidth=0.5, path_effects=[_HALO])
     axes.add_feature(dotted, edgecolor="0.15", linewidth=0.5, linestyle=":")
+    _draw_context(axes, canvas)
     style = {"color": "0.35", "linewidth": 0.4, "linestyle": ":", "alpha": 0.7}
     if canvas.kind in ("cap", "fan"):
         meridians, parallels = _meridians(canvas), _parallels(canvas)
@@ -368,6 +390,7 @@ def _parallels(canvas: Canvas) -> Values:
 
 
 _HALO = withStroke(linewidth=1.8, foreground="white", alpha=0.5)
+_THICK_HALO = withStroke(linewidth=2, foreground="white", alpha=0.8)
 
 
 def _lay_out_plane(axes: Axes, canvas: Canvas, *, is_left: bool, is_bottom: bool) -> None:
@@ -384,7 +407,34 @@ def _lay_out_plane(axes: Axes, canvas: Canvas, *, is_left: bool, is_bottom: bool
     if canvas.kind == "city":
         axes.xaxis.set_major_formatter(lambda degrees, _: show_degrees(degrees, "EW"))
         axes.yaxis.set_major_formatter(lambda degrees, _: show_degrees(degrees, "NS"))
+        _draw_context(axes, canvas)
         _draw_scale_bar(axes, canvas)
+
+
+def _draw_context(axes: Any, canvas: Canvas) -> None:
+    """Shores, streets and names over the cells."""
+    context = canvas.context
+    for lines, width in ((context.outlines, 1.0), (context.lines, 0.6)):
+        if not len(lines):
+            continue
+        if canvas.is_map:
+            style = {"edgecolor": "0.1", "facecolor": "none", "linewidth": width, "path_effects": [_HALO]}
+            axes.add_feature(ShapelyFeature(list(_moved(lines, -canvas.centre)), canvas.degrees), **style)
+        else:
+            paths = [shapely.get_coordinates(line) for line in lines]
+            axes.add_collection(
+                LineCollection(paths, colors="0.1", linewidths=width, path_effects=[_HALO]), autolim=False
+            )
+    for longitude, latitude, name in context.names:
+        x, y = canvas.on_paper(np.array([longitude - canvas.centre]), np.array([latitude]))
+        axes.text(
+            x[0], y[0], name, ha="center", va="center", fontsize=6.5, clip_on=True, zorder=6, path_effects=[_THICK_HALO]
+        )
+
+
+def _moved(lines: Geometries, east: float) -> Geometries:
+    moved: Geometries = shapely.transform(lines, lambda places: places + np.array([east, 0.0]))
+    return moved
 
 
 def _draw_scale_bar(axes: Axes, canvas: Canvas) -> None:
@@ -394,8 +444,8 @@ def _draw_scale_bar(axes: Axes, canvas: Canvas) -> None:
     most = width * km_per_degree / 3
     decade = 10.0 ** np.floor(np.log10(most))
     length = max(step * decade for step in (1, 2, 5) if step * decade <= most)
-    left, bottom = canvas.x_bounds[0] + 0.06 * width, canvas.y_bounds[0] + 0.06 * np.ptp(canvas.y_bounds)
-    right = left + length / km_per_degree
+    right, bottom = canvas.x_bounds[-1] - 0.06 * width, canvas.y_bounds[0] + 0.06 * np.ptp(canvas.y_bounds)
+    left = right - length / km_per_degree
     effects = [withStroke(linewidth=5, foreground="white")]
     axes.plot([left, right], [bottom, bottom], color="black", linewidth=2.5, path_effects=effects, label="scale bar")
     axes.annotate(

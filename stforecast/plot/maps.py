@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, level_dim
 from stforecast.intervals import BOUNDS, bound_name
-from stforecast.plot.canvas import canvas_of, explain_cells
+from stforecast.plot.canvas import Canvas, canvas_of, explain_cells
 from stforecast.plot.colours import Colours
+from stforecast.plot.context import Surroundings
 from stforecast.plot.fields import Duration, Instant, Values, evenly, field_of, frame_of, truth_of, values_of
 from stforecast.plot.normals import Normal, normal_at, normal_of
 from stforecast.plot.overlays import draw_winds, note_on_isolines, winds_of
@@ -28,6 +29,7 @@ def comparison(
     lead_time: Duration | None = None,
     level: float | None = None,
     projection: Any = None,
+    context: Surroundings = None,
 ) -> Figure:
     """Forecast, truth and error side by side, for one init and lead time.
 
@@ -42,6 +44,8 @@ def comparison(
         lead_time: the last by default; text as in "24h".
         level: the first by default, where the variable has levels.
         projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
+        context: streets or water to draw over the cells, a GeoJSON or a shapefile in degrees, or several; by default
+            what comes with the package for that place.
 
     Raises:
         StforecastError: what `check_forecast` refuses; VAR_MISSING, EMPTY_SELECTION or ARGUMENT for what the forecast
@@ -58,7 +62,7 @@ def comparison(
             ErrorKind.NAN, f"no cell of {frame.name} has a value both in the forecast {when(frame)} and in the truth"
         )
     shared, about_zero = Colours.of(frame, predicted, observed), Colours.about_zero("RdBu_r", error)
-    canvas = canvas_of(forecast, grid, projection)
+    canvas = canvas_of(forecast, grid, projection, context)
     sheet = Sheet.compared(canvas, grid, shared, about_zero)
     sheet.compare(frame, predicted, observed)
     sheet.add_bars_of_comparison(frame)
@@ -75,6 +79,7 @@ def forecast_map(
     lead_time: Duration | None = None,
     level: float | None = None,
     projection: Any = None,
+    context: Surroundings = None,
     winds: bool = False,
 ) -> Figure:
     """A map of the forecast for one init and lead time; pressure and geopotential have labelled isolines.
@@ -86,6 +91,8 @@ def forecast_map(
         lead_time: the last by default; text as in "24h".
         level: the first by default, where the variable has levels.
         projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
+        context: streets or water to draw over the cells, a GeoJSON or a shapefile in degrees, or several; by default
+            what comes with the package for that place.
         winds: whether to draw arrows of the wind over it, from u and v among the forecast's variables (u10 and v10, u
             and v, standard names eastward_wind and northward_wind), at the same level where they have levels.
 
@@ -94,13 +101,12 @@ def forecast_map(
             does not hold; NAN if there is nothing to draw; INF; DIMS for an ensemble.
     """
     pair = winds_of(forecast) if winds else None
-    figure = _forecast_panels(
-        forecast, [frame_of(field_of(forecast, variable, level), init_time, lead_time)], projection
-    )
+    frame = frame_of(field_of(forecast, variable, level), init_time, lead_time)
+    canvas = canvas_of(forecast, Grid.of(forecast), projection, context)
+    figure = _forecast_panels(forecast, canvas, [frame])
     if pair is not None:
         u, v = (_wind(forecast, name, init_time, lead_time, level) for name in pair)
-        grid = Grid.of(forecast)
-        draw_winds(figure.axes[0], canvas_of(forecast, grid, projection), u, v, given_units(forecast[pair[0]]))
+        draw_winds(figure.axes[0], canvas, u, v, given_units(forecast[pair[0]]))
     return figure
 
 
@@ -121,6 +127,7 @@ def anomaly(
     lead_time: Duration | None = None,
     level: float | None = None,
     projection: Any = None,
+    context: Surroundings = None,
 ) -> Figure:
     """A map of how far the forecast departs from what is normal at its valid time, with zero in the middle.
 
@@ -133,6 +140,8 @@ def anomaly(
         lead_time: the last by default; text as in "24h".
         level: the first by default, where the variable has levels.
         projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
+        context: streets or water to draw over the cells, a GeoJSON or a shapefile in degrees, or several; by default
+            what comes with the package for that place.
 
     Raises:
         StforecastError: as `forecast_map`; VAR_MISSING, UNITS, GRID_SHAPE or CHANNELS if what is normal does not match.
@@ -149,7 +158,9 @@ def anomaly(
     map_name = "BrBG" if Colours.of(frame, values).name == "YlGnBu" else "RdBu_r"
     frame = frame.assign_attrs(long_name=f"{name_of(frame.drop_vars('level', errors='ignore'))} anomaly")
     said = f"departure from the {normal.name} of the training period"
-    return _derived(forecast, frame, values, Colours.about_zero(map_name, values), projection, said)
+    grid = Grid.of(forecast)
+    canvas = canvas_of(forecast, grid, projection, context)
+    return _derived(canvas, grid, frame, values, Colours.about_zero(map_name, values), said)
 
 
 def interval(
@@ -160,6 +171,7 @@ def interval(
     lead_time: Duration | None = None,
     level: float | None = None,
     projection: Any = None,
+    context: Surroundings = None,
 ) -> Figure:
     """A map of how wide the prediction interval is, from its lower to its upper bound.
 
@@ -170,6 +182,8 @@ def interval(
         lead_time: the last by default; text as in "24h".
         level: the first by default, where the variable has levels.
         projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
+        context: streets or water to draw over the cells, a GeoJSON or a shapefile in degrees, or several; by default
+            what comes with the package for that place.
 
     Raises:
         StforecastError: as `forecast_map`; VAR_MISSING if the variable has no bounds.
@@ -190,15 +204,15 @@ def interval(
     share = forecast[names[0]].attrs.get("interval")
     told = "prediction interval" if share is None else f"{float(share):.0%} prediction interval"
     frame = frame.assign_attrs(long_name=f"{name_of(frame.drop_vars('level', errors='ignore'))}, width of the {told}")
-    return _derived(forecast, frame, width, Colours("cividis", 0.0, float(np.nanmax(width)) or 1.0), projection, "")
+    grid = Grid.of(forecast)
+    canvas = canvas_of(forecast, grid, projection, context)
+    return _derived(canvas, grid, frame, width, Colours("cividis", 0.0, float(np.nanmax(width)) or 1.0))
 
 
 def _derived(
-    forecast: xr.Dataset, frame: xr.DataArray, values: Values, colours: Colours, projection: Any, said: str
+    canvas: Canvas, grid: Grid, frame: xr.DataArray, values: Values, colours: Colours, said: str = ""
 ) -> Figure:
     """A map of values (Y, X) that are made of a forecast; the frame says what they are and of when."""
-    grid = Grid.of(forecast)
-    canvas = canvas_of(forecast, grid, projection)
     sheet = Sheet(canvas, grid, [name_of(frame)], [colours], has_isolines=False)
     sheet.show(0, frame, values)
     sheet.add_bar(frame)
@@ -214,6 +228,7 @@ def panels(
     lead_times: Sequence[Duration] | None = None,
     level: float | None = None,
     projection: Any = None,
+    context: Surroundings = None,
 ) -> Figure:
     """Maps of one forecast at several lead times, in reading order and on one colour scale.
 
@@ -224,6 +239,8 @@ def panels(
         lead_times: by default all, or six from the first to the last, evenly chosen.
         level: the first by default, where the variable has levels.
         projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
+        context: streets or water to draw over the cells, a GeoJSON or a shapefile in degrees, or several; by default
+            what comes with the package for that place.
 
     Raises:
         StforecastError: as `forecast_map`; ARGUMENT for no lead time at all.
@@ -232,17 +249,16 @@ def panels(
     leads: Sequence[Duration] = evenly(field["lead_time"].to_numpy(), 6) if lead_times is None else lead_times
     if len(leads) == 0:
         raise StforecastError(ErrorKind.ARGUMENT, "lead_times is empty; name at least one, e.g. ['24h']")
-    return _forecast_panels(forecast, [frame_of(field, init_time, lead) for lead in leads], projection)
+    canvas = canvas_of(forecast, Grid.of(forecast), projection, context)
+    return _forecast_panels(forecast, canvas, [frame_of(field, init_time, lead) for lead in leads])
 
 
-def _forecast_panels(forecast: xr.Dataset, frames: Sequence[xr.DataArray], projection: Any) -> Figure:
-    grid = Grid.of(forecast)
+def _forecast_panels(forecast: xr.Dataset, canvas: Canvas, frames: Sequence[xr.DataArray]) -> Figure:
     fields = [values_of(frame, f"the forecast {when(frame)}") for frame in frames]
     longest: np.timedelta64 = np.max([frame["lead_time"].to_numpy() for frame in frames])
     heading = f"Forecast: {name_of(frames[0])}" if len(frames) == 1 else "Forecast"
-    canvas = canvas_of(forecast, grid, projection)
     count, colours = len(frames), Colours.of(frames[0], *fields)
-    sheet = Sheet(canvas, grid, [heading] * count, [colours] * count, longest=longest)
+    sheet = Sheet(canvas, Grid.of(forecast), [heading] * count, [colours] * count, longest=longest)
     for number, (frame, values) in enumerate(zip(frames, fields, strict=True)):
         sheet.show(number, frame, values)
     sheet.add_bar(frames[0])

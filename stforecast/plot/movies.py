@@ -25,6 +25,7 @@ from stforecast.files import check_writable, replacing, unwritten
 from stforecast.grid import Grid
 from stforecast.plot.canvas import canvas_of, explain_cells
 from stforecast.plot.colours import Colours
+from stforecast.plot.context import Surroundings
 from stforecast.plot.fields import Instant, Values, field_of, frame_of, truth_of, values_of
 from stforecast.plot.overlays import note_on_isolines
 from stforecast.plot.sheets import Sheet
@@ -43,6 +44,7 @@ def animation(
     truth: xr.Dataset | None = None,
     level: float | None = None,
     projection: Any = None,
+    context: Surroundings = None,
     seconds_per_frame: float = 0.5,
     progress: bool = False,
 ) -> Path:
@@ -59,6 +61,7 @@ def animation(
         truth: a series (time, [level,] Y, X) on the forecast's cells; it and the error are then shown beside.
         level: the first by default, where the variable has levels.
         projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
+        context: streets or water to draw over the cells, as in `forecast_map`.
         seconds_per_frame: how long each frame stands; a GIF counts in hundredths.
         progress: whether to draw a progress bar, on stderr.
 
@@ -80,7 +83,7 @@ def animation(
     check_writable(path.parent)
     field = field_of(forecast, variable, level)
     frames = [frame_of(field, init_time, lead) for lead in field["lead_time"].to_numpy()]
-    film = _Film(forecast, frames, truth, projection)
+    film = _Film(forecast, frames, truth, projection, context)
     steps = _told(range(len(frames)), f"drawing {path.name}") if progress else iter(range(len(frames)))
     try:
         with replacing(path) as temporary:
@@ -102,12 +105,17 @@ class _Film:
     """A sheet that shows one lead time after another, always of the same size and with everything in its place."""
 
     def __init__(
-        self, forecast: xr.Dataset, frames: Sequence[xr.DataArray], truth: xr.Dataset | None, projection: Any = None
+        self,
+        forecast: xr.Dataset,
+        frames: Sequence[xr.DataArray],
+        truth: xr.Dataset | None,
+        projection: Any = None,
+        context: Surroundings = None,
     ) -> None:
         self._frames, self._truth, self._grid = frames, truth, Grid.of(forecast)
+        canvas, first = canvas_of(forecast, self._grid, projection, context), frames[0]
         field, error, has_gaps = self._ranges()
         longest: np.timedelta64 = np.max([frame["lead_time"].to_numpy() for frame in frames])
-        canvas, first = canvas_of(forecast, self._grid, projection), frames[0]
         shared = Colours.of(first, field)
         self.palette = [shared.name]
         if truth is None:
