@@ -8,7 +8,7 @@ import base64
 import html
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from stforecast.pretrained import packaged_model
 PAGE = Path("data/runs/gallery.html")
 # So many forecasts are scored; the page shows kinds of pictures, docs/results.md has the scores.
 SCORED = 60
+SHARES = (0.5, 0.8, 0.95)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Exhibit:
         training: the part of it that references are fitted on.
         forecast: forecasts of its test period.
         last: the last of them, with bounds where the model gives some.
+        bounded: forecasts of the same init times with bounds of several shares, where the model gives some.
         record: losses by epoch, where a network was fitted.
     """
 
@@ -46,6 +48,7 @@ class Exhibit:
     training: xr.Dataset
     forecast: xr.Dataset
     last: xr.Dataset
+    bounded: Sequence[xr.Dataset] = ()
     record: dict[str, object] | None = None
 
 
@@ -60,9 +63,12 @@ def real(folder: Path) -> Iterator[Exhibit]:
         chosen = init_times[:: max(1, len(init_times) // SCORED)]
         forecast = stf.predict(series, forecaster, init_times=chosen, horizon=horizon)
         last = stf.predict(series, forecaster, init_times=init_times[-1:], horizon=horizon, interval=0.9)
+        bounded = [
+            stf.predict(series, forecaster, init_times=chosen, horizon=horizon, interval=share) for share in SHARES
+        ]
         training = series.sel(time=slice(*forecaster.split.train))
         title = f"{origin.title}: packaged model {name}. {origin.data}"
-        yield Exhibit(title, series, training, forecast, last, forecaster.training)
+        yield Exhibit(title, series, training, forecast, last, bounded, forecaster.training)
 
 
 def generated() -> Iterator[Exhibit]:
@@ -108,6 +114,12 @@ def pictures_of(exhibit: Exhibit) -> Iterator[tuple[str, Callable[[], Figure]]]:
         lambda: stf.plot.skill_curve(scores, variable=name, reference="persistence"),
     )
     yield "score_card", lambda: stf.plot.score_card(stf.verification.score_card(scores, metric="rmse"))
+    observed = series.sel(time=np.isin(series["time"], exhibit.forecast["valid_time"]))
+    powers = stf.verification.spectrum(exhibit.forecast), stf.verification.spectrum(observed)
+    yield "spectra", lambda: stf.plot.spectra(*powers, variable=name)
+    if exhibit.bounded:
+        measured = [stf.verification.coverage(forecast, series) for forecast in exhibit.bounded]
+        yield "reliability", lambda: stf.plot.reliability(measured, variable=name)
     if exhibit.record is not None:
         yield "training_curve", lambda: stf.plot.training_curve(exhibit.record)
 

@@ -2,6 +2,7 @@
 
 from stforecast.plot.courses import meteogram, profile
 from stforecast.plot.curves import score_card, skill_curve, training_curve
+from stforecast.plot.diagnostics import reliability, spectra
 from stforecast.plot.maps import anomaly, comparison, forecast_map, interval, panels
 from stforecast.plot.movies import animation
 from stforecast.plot.pictures import save
@@ -15,8 +16,10 @@ __all__ = [
     "meteogram",
     "panels",
     "profile",
+    "reliability",
     "save",
     "score_card",
     "skill_curve",
+    "spectra",
     "training_curve",
 ]

@@ -63,7 +63,7 @@ def skill_curve(
     axes.set_xlabel(f"lead time [{unit}]")
     axes.set_ylabel(f"{word} [{raised(units_of(metric, given_units(curve)))}]" if reference is None else "skill")
     axes.set_xlim(0, lead_time.max() * 1.03)
-    axes.xaxis.set_major_locator(MultipleLocator(_tick_spacing(unit, lead_time)))
+    axes.xaxis.set_major_locator(MultipleLocator(tick_spacing(unit, lead_time)))
     if metric == "bias" or reference is not None:
         axes.axhline(0, color="0.3", linewidth=0.9, zorder=1)
     elif metric.split(":")[0] in _FROM_ZERO:
@@ -223,7 +223,7 @@ def _draw_line(axes: Axes, lead_time: Values, scores: Values, source: str, line:
 _FROM_ZERO = ("mae", "rmse", "mape", "mse")
 
 
-def _tick_spacing(unit: str, lead_time: Values) -> float:
+def tick_spacing(unit: str, lead_time: Values) -> float:
     """The smallest spacing that is natural in the unit, not below the step, and needs at most nine ticks."""
     longest = float(lead_time.max())
     least = max(longest / 9, float(lead_time[0]))

@@ -68,7 +68,12 @@ def at_level(dataset: xr.Dataset, variable: str, level: float | None) -> xr.Data
 def frame_of(field: xr.DataArray, init_time: Instant | None, lead_time: Duration | None) -> xr.DataArray:
     """The field (Y, X) of one init and lead time, with both and the valid time as scalar coordinates."""
     field = init_of(field, init_time)
-    return field.isel(lead_time=_position(field["lead_time"], lead_time, _duration, "'24h'"))
+    return field.isel(lead_time=lead_at(field, lead_time))
+
+
+def lead_at(field: xr.DataArray, lead_time: Duration | None) -> int:
+    """Where a lead time stands, the last place for None."""
+    return _position(field["lead_time"], lead_time, _duration, "'24h'")
 
 
 def init_of(field: xr.DataArray, init_time: Instant | None) -> xr.DataArray:
