@@ -7,10 +7,9 @@ scores it as this package does. docs/protocols.md says what differs.
 import json
 import sys
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 import openstl_rule
 import torch
@@ -19,18 +18,16 @@ import xarray as xr
 import yaml
 from openstl_rule import Material, PublishedSchedule
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
 import stforecast as stf
+from stforecast.configuration import Section, checked, read_yaml
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing
 from stforecast.sources.openstl import is_openstl, refuse_as_series
@@ -44,12 +41,6 @@ NO_CLIP = 1e9
 Rule = Literal["openstl", "honest"]
 Period = Annotated[tuple[str, str], BeforeValidator(lambda said: parse_period(str(said)))]
 Table = dict[str, dict[str, Any]]
-
-
-class Section(BaseModel):
-    """Settings of which each has to be known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Periods(Section):
@@ -149,26 +140,16 @@ def read_settings(path: Path, changes: dict[str, Any] | None = None) -> TaxiBJ |
         changes: other values, by keys such as training.epochs.
 
     Raises:
-        StforecastError: FILE_MISSING; FILE_FORMAT if it is not YAML; ARGUMENT, naming the key, for one that is unknown
-            or missing, or for a value that cannot be.
+        StforecastError: what `read_yaml` and `checked` refuse; ARGUMENT for other data.
     """
-    if not path.is_file():
-        raise StforecastError(ErrorKind.FILE_MISSING, f"there is no file {path}; check the path")
-    try:
-        known = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(known, dict):
-        raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} has no settings, wanted lines such as 'data: taxibj'")
+    known = read_yaml(path)
     for key, value in (changes or {}).items():
         _change(known, key, value)
     if not isinstance(known.get("data"), str) or known["data"] not in KINDS:
-        _refuse(path, f"data must be {' or '.join(KINDS)}, not {known.get('data')!r}")
-    model = KINDS[known["data"]]
-    try:
-        return model.model_validate(known)
-    except ValidationError as error:
-        _refuse(path, "; ".join(_explain(one, model) for one in error.errors()), error)
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"{path}: data must be {' or '.join(KINDS)}, not {known.get('data')!r}"
+        )
+    return checked(known, KINDS[known["data"]], where=path)
 
 
 def _change(known: dict[str, Any], key: str, value: object) -> None:
@@ -178,25 +159,6 @@ def _change(known: dict[str, Any], key: str, value: object) -> None:
         if not isinstance(known, dict):
             raise StforecastError(ErrorKind.ARGUMENT, f"{section} of {key} is a value and has no {last}")
     known[last] = value
-
-
-def _refuse(path: Path, what: str, error: ValidationError | None = None) -> NoReturn:
-    raise StforecastError(ErrorKind.ARGUMENT, f"{path}: {what}") from error
-
-
-def _explain(error: Any, model: type[BaseModel]) -> str:
-    """What is wrong with one setting; with the nearest key in place of an unknown one."""
-    *sections, _ = path = [str(part) for part in error["loc"]] or [""]
-    key = ".".join(path)
-    if error["type"] == "missing":
-        return f"{key} is missing"
-    if error["type"] == "extra_forbidden":
-        for section in sections:
-            model = model.model_fields[section].annotation  # type: ignore[assignment]
-        near = get_close_matches(path[-1], model.model_fields, 1, cutoff=0.0)[0]
-        return f"unknown key {key}; the nearest is {'.'.join([*sections, near])}"
-    what = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {what}, got {error['input']!r}" if key else what
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stforecast.inspection import inspect
     from stforecast.interchange import to_weatherbench2
     from stforecast.networks import NetworkConfig
+    from stforecast.operations.archive import open_forecasts
     from stforecast.prediction import predict
     from stforecast.presets import Preset, preset_of
     from stforecast.pretrained import packaged_models
@@ -42,6 +43,7 @@ _HOMES = {
     "inspect": "inspection",
     "open_dataset": "sources",
     "open_forecast": "forecasts",
+    "open_forecasts": "operations.archive",
     "open_store": "store",
     "packaged_models": "pretrained",
     "plot": "",
@@ -71,6 +73,7 @@ __all__ = [
     "inspect",
     "open_dataset",
     "open_forecast",
+    "open_forecasts",
     "open_store",
     "packaged_models",
     "plot",

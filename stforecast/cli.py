@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,17 @@ import xarray as xr
 from rich.console import Console
 
 import stforecast as stf
+from stforecast.configuration import parse_duration
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import check_writable
 from stforecast.grid import Grid
+from stforecast.sources.selection import period_bounds
 from stforecast.split import PARTS, Split, parse_period
 from stforecast.store import is_store
+
+if TYPE_CHECKING:
+    from stforecast.operations.pipeline import Pipeline
+    from stforecast.operations.running import Outcome
 
 app = typer.Typer(
     help="Weather and traffic forecasting on xarray: from raw files to stores, models, forecasts, scores and maps.",
@@ -256,7 +263,8 @@ def append(
     refit: Annotated[bool, typer.Option("--refit", help="Take the statistics anew and make the store anew.")] = False,
 ) -> None:
     """Put new frames into a store; the same frames again change nothing."""
-    series = stf.open_dataset(raw, source=source)
+    step = np.timedelta64(stf.open_store(store).attrs["step_seconds"], "s")
+    series = stf.open_dataset(raw, source=source, step=step)
     with _unwound():
         typer.echo(
             stf.append(series, store, allow_gaps=allow_gaps, allow_late=allow_late, replace=replace, refit=refit)
@@ -562,6 +570,135 @@ def plot(
         )
         stf.plot.save(figure, output)
     typer.echo(output)
+
+
+PipelineFile = Annotated[Path, typer.Argument(help="The YAML file of a pipeline; docs/operations.md has its keys.")]
+
+
+@app.command()
+def run(
+    pipeline: PipelineFile,
+    init: Annotated[
+        str | None, typer.Option(help="The init time; the newest whose input should be there by default.")
+    ] = None,
+    deadline: Annotated[str | None, typer.Option(help="How long to wait for late input, e.g. 45m.")] = None,
+    backfill: Annotated[
+        str | None, typer.Option(help="Make all init times A..B that are not published, oldest first.")
+    ] = None,
+    catch_up: Annotated[
+        int | None, typer.Option(help="Make those of the last so many init times that are not published.", min=1)
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="With a matrix: the name of the one pipeline to run.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make an init time anew that is published.")] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Do the work on data on a dask.distributed cluster, e.g. tcp://host:8786.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON, one a line.")] = False,
+) -> None:
+    """Find new input, put it into the store, forecast, check, publish, draw, score what has come true, clean up.
+
+    Ends with 0 if the forecast is published or was already, 7 if by a fallback, 75 if input is late, 9 if another run
+    is active, and otherwise with the status of what stopped it; docs/operations.md has them all.
+    """
+    if sum(given is not None for given in (init, backfill, catch_up)) > 1:
+        raise StforecastError(ErrorKind.ARGUMENT, "--init, --backfill and --catch-up exclude each other; give one")
+    if force and init is None:
+        raise StforecastError(ErrorKind.ARGUMENT, "--force makes one init time anew; name it with --init")
+    chosen = _chosen_pipelines(pipeline, only)
+    wait = None if deadline is None else parse_duration(deadline, name="--deadline")
+    statuses: list[int] = []
+    with _on_cluster(scheduler), _unwound():
+        for one in chosen:
+            outcomes = _outcomes(one, init, backfill, catch_up, force=force, wait=wait, dry_run=dry_run)
+            statuses.extend(_tell(outcome, as_json=as_json) for outcome in outcomes)
+    raise typer.Exit(_worst(statuses))
+
+
+def _chosen_pipelines(file: Path, only: str | None) -> "list[Pipeline]":
+    from stforecast.operations.pipeline import read_pipelines
+
+    pipelines = read_pipelines(file)
+    chosen = [one for one in pipelines if only in (None, one.name)]
+    if not chosen:
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"{file} has no pipeline {only}; there are {', '.join(one.name for one in pipelines)}"
+        )
+    return chosen
+
+
+def _outcomes(
+    pipeline: "Pipeline",
+    init: str | None,
+    backfill: str | None,
+    catch_up: int | None,
+    *,
+    force: bool,
+    wait: timedelta | None,
+    dry_run: bool,
+) -> "Iterator[Outcome | StforecastError]":
+    """What becomes of the init times that were asked for; one pipeline's fault stops no other pipeline."""
+    from stforecast.operations import running
+
+    try:
+        inits: list[np.datetime64 | None] = [None]
+        if init is not None:
+            inits = [running.cycle_of(pipeline).parse(init)]
+        if backfill is not None:
+            inits = list(running.missed(pipeline, *period_bounds(parse_period(backfill))))
+        if catch_up is not None:
+            inits = list(running.missed_lately(pipeline, catch_up))
+        if dry_run:
+            for one in inits:
+                yield running.plan(pipeline, init=one)
+        elif backfill is None and catch_up is None:
+            yield running.run(pipeline, init=inits[0], force=force, deadline=wait)
+        else:
+            yield from running.run_missed(pipeline, np.array(inits, "datetime64[ns]"), deadline=wait)
+    except StforecastError as error:
+        yield error
+
+
+def _tell(outcome: "Outcome | StforecastError", *, as_json: bool) -> int:
+    """Print what became of an init time; the status that the command would end with."""
+    if isinstance(outcome, StforecastError):
+        _say(f"{outcome} [{outcome.kind}]")
+        if as_json:
+            typer.echo(json.dumps({"status": "failed", "kind": str(outcome.kind), "message": str(outcome)}))
+        return outcome.kind.exit_status
+    typer.echo(json.dumps({"status": outcome.status} | outcome.record, default=str) if as_json else outcome.message)
+    return outcome.exit_status
+
+
+def _worst(statuses: list[int]) -> int:
+    """The status that says most: a fault before something to try again, that before a degraded forecast."""
+    order = {0: 0, 7: 1, 9: 2, 75: 3}
+    return max(statuses, key=lambda status: order.get(status, 4), default=0)
+
+
+@contextmanager
+def _on_cluster(address: str | None) -> Iterator[None]:
+    """Work on data goes to the scheduler at an address, where one is given."""
+    if address is None:
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise StforecastError(
+            ErrorKind.ARGUMENT, "--scheduler wants the package distributed: pip install stforecast[distributed]"
+        ) from error
+    try:
+        client: Any = Client(address, timeout=_CONNECT_SECONDS)  # type: ignore[no-untyped-call]  # it has no types
+    except (OSError, ValueError, TimeoutError) as error:
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"there is no scheduler at {address} ({error}); start one, or mend the address"
+        ) from error
+    with client:
+        yield
+
+
+_CONNECT_SECONDS = 10
 
 
 def main() -> None:

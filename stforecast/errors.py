@@ -13,7 +13,10 @@ class ErrorKind(StrEnum):
     CKPT_CORRUPT = "CKPT_CORRUPT"
     CKPT_INCOMPLETE = "CKPT_INCOMPLETE"
     CKPT_MISMATCH = "CKPT_MISMATCH"
+    CKPT_ROLLBACK = "CKPT_ROLLBACK"
     CKPT_UNSAFE = "CKPT_UNSAFE"
+    CONFIG_UNKNOWN_KEY = "CONFIG_UNKNOWN_KEY"
+    CONFIG_UNSAFE = "CONFIG_UNSAFE"
     CONFLICT = "CONFLICT"
     CONST = "CONST"
     DIMS = "DIMS"
@@ -33,6 +36,9 @@ class ErrorKind(StrEnum):
     GRID_SHAPE = "GRID_SHAPE"
     INF = "INF"
     INPUT_CHANGED = "INPUT_CHANGED"
+    INPUT_INCOMPLETE = "INPUT_INCOMPLETE"
+    INPUT_LATE = "INPUT_LATE"
+    INPUT_STALE = "INPUT_STALE"
     INTERRUPTED = "INTERRUPTED"
     IO_ERROR = "IO_ERROR"
     LEAK = "LEAK"
@@ -47,13 +53,16 @@ class ErrorKind(StrEnum):
     RANGE = "RANGE"
     READBACK = "READBACK"
     RESUME_MISMATCH = "RESUME_MISMATCH"
+    RUN_ACTIVE = "RUN_ACTIVE"
     SHAPE = "SHAPE"
+    STALE_OUTPUT = "STALE_OUTPUT"
     STATS = "STATS"
     STATS_STALE = "STATS_STALE"
     STORE_BUSY = "STORE_BUSY"
     STORE_CORRUPT = "STORE_CORRUPT"
     STORE_INCOMPLETE = "STORE_INCOMPLETE"
     STORE_VERSION = "STORE_VERSION"
+    TIMEOUT = "TIMEOUT"
     TIME_CALENDAR = "TIME_CALENDAR"
     TIME_DST = "TIME_DST"
     TIME_DUPLICATE = "TIME_DUPLICATE"
@@ -76,8 +85,9 @@ class ErrorKind(StrEnum):
     def exit_status(self) -> int:
         """The status that a command ends with: 2 usage, 3 input, 4 store, 5 model, 6 output, 75 try again later.
 
-        Output (6) is what could not be given: a forecast that failed its check, or what disk, memory, permissions or
-        workers did not allow.
+        Output (6) is what could not be given: a forecast that failed its check, or what disk, memory, permissions, time
+        or workers did not allow. A scheduled run that another one keeps waiting ends with 9, and one that published a
+        forecast from less than it wanted with 7; `stforecast status` ends with 8 where forecasts are too old.
 
         >>> ErrorKind.TIME_GAP.exit_status, ErrorKind.FILE_BUSY.exit_status
         (3, 75)
@@ -88,7 +98,13 @@ class ErrorKind(StrEnum):
 _EXIT_STATUS = {
     kind: status
     for status, kinds in {
-        2: (ErrorKind.ARGUMENT, ErrorKind.OUTPUT_EXISTS, ErrorKind.PATH_ESCAPE),
+        2: (
+            ErrorKind.ARGUMENT,
+            ErrorKind.CONFIG_UNKNOWN_KEY,
+            ErrorKind.CONFIG_UNSAFE,
+            ErrorKind.OUTPUT_EXISTS,
+            ErrorKind.PATH_ESCAPE,
+        ),
         4: (
             ErrorKind.READBACK,
             ErrorKind.STATS_STALE,
@@ -100,6 +116,7 @@ _EXIT_STATUS = {
             ErrorKind.CKPT_CORRUPT,
             ErrorKind.CKPT_INCOMPLETE,
             ErrorKind.CKPT_MISMATCH,
+            ErrorKind.CKPT_ROLLBACK,
             ErrorKind.CKPT_UNSAFE,
             ErrorKind.LEAK,
             ErrorKind.RESUME_MISMATCH,
@@ -112,12 +129,21 @@ _EXIT_STATUS = {
             ErrorKind.MEMORY_BUDGET,
             ErrorKind.OUTPUT_INVALID,
             ErrorKind.PERMISSION,
+            ErrorKind.TIMEOUT,
             ErrorKind.WORKER_LOST,
         ),
+        8: (ErrorKind.STALE_OUTPUT,),
+        9: (ErrorKind.RUN_ACTIVE,),
         # By SIGINT; SIGTERM ends with 143.
         130: (ErrorKind.INTERRUPTED,),
         # What another process is doing just now; the same command may well succeed when it is done.
-        75: (ErrorKind.FILE_BUSY, ErrorKind.INPUT_CHANGED, ErrorKind.STORE_BUSY),
+        75: (
+            ErrorKind.FILE_BUSY,
+            ErrorKind.INPUT_CHANGED,
+            ErrorKind.INPUT_LATE,
+            ErrorKind.INPUT_STALE,
+            ErrorKind.STORE_BUSY,
+        ),
     }.items()
     for kind in kinds
 }

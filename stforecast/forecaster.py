@@ -38,6 +38,7 @@ from stforecast.intervals import (
     bound_name,
 )
 from stforecast.limits import check_range
+from stforecast.local_time import nonexistent_times
 from stforecast.models.inference import CALIBRATION_SAMPLES, Backend, CheckedNetwork
 from stforecast.models.openstl import Checkpoint
 from stforecast.models.tau import rollout
@@ -276,6 +277,27 @@ class Forecaster:
                 )
         inits: Times = times[starts + self.history - 1]
         return inits
+
+    def frames_wanted(self, init_time: np.datetime64, *, horizon: int | None = None) -> tuple[Times, Times]:
+        """The times of the frames that a forecast sees: its history, and earlier ones that it is told of besides.
+
+        A forecast cannot be made without the whole history. Of the earlier frames each that is absent makes it see
+        less. What intervals look back on is in neither.
+
+        Args:
+            init_time: the last frame of the history.
+            horizon: steps to forecast; as fitted by default.
+        """
+        horizon = self.horizon if horizon is None else horizon
+        history: Times = init_time - self.step * np.arange(self.history)[::-1]
+        whole = self.history + math.ceil(horizon / self.horizon) * self.horizon
+        window = history[0] + self.step * np.arange(whole)
+        lags = np.array(self.config.lag_times, "timedelta64[ns]")
+        earlier = np.unique(window[:, None] - lags)
+        earlier = earlier[(earlier <= init_time) & ~np.isin(earlier, history)]
+        if self.shape.columns is not None and self.shape.columns.time_zone:
+            earlier = earlier[~np.isin(earlier, nonexistent_times(earlier, self.shape.columns.time_zone))]
+        return history.astype("datetime64[ns]"), earlier.astype("datetime64[ns]")
 
     def backtest(
         self,

@@ -28,6 +28,7 @@ def open_dataset(
     bounds: tuple[float, float, float, float] | None = None,
     time_zone: str | None = None,
     allow_preliminary: bool = False,
+    step: np.timedelta64 | None = None,
 ) -> xr.Dataset:
     """A lazy series of raw data: float32 variables (time, [level,] Y, X) in physical units, values not yet read.
 
@@ -49,6 +50,7 @@ def open_dataset(
         bounds: edges of a city grid in degrees: south, north, west, east.
         time_zone: IANA name of a city's clock, e.g. "America/New_York".
         allow_preliminary: declares that ERA5's preliminary frames (expver 5) may stand beside its final ones.
+        step: the step that the series has, where it is known; a single frame is then enough.
 
     Raises:
         StforecastError: ARGUMENT for an unknown source or time zone, an argument that the source has no use for, or a
@@ -73,7 +75,7 @@ def open_dataset(
             f"{path} is a store that stforecast prepared, of normalized values; open it with open_store",
         )
     with naming(location):
-        check_series(series, allow_gaps=True)
+        check_series(series, allow_gaps=True, step=step)
     if not is_url(location):
         # By these a build of a store that was interrupted knows its data again.
         series.encoding["source_files"] = [str(file) for file in files_below(Path(location))]

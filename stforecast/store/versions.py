@@ -44,8 +44,13 @@ def current_version(path: Path) -> Path:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, *, busy: ErrorKind = ErrorKind.STORE_BUSY, doing: str = "written") -> Iterator[None]:
     """One writer of a store at a time; the kernel releases the lock of a process that died.
+
+    Args:
+        path: what is written.
+        busy: the kind of the error where another process holds it.
+        doing: what that process does with it, as the error says it.
 
     Raises:
         StforecastError: STORE_BUSY, naming host and process of the holder; PERMISSION, naming folder and user, if the
@@ -60,7 +65,7 @@ def lock(path: Path) -> Iterator[None]:
         taken.acquire(timeout=0)
     except filelock.Timeout as error:
         who = _said(holder) or "another process"
-        raise StforecastError(ErrorKind.STORE_BUSY, f"{path} is being written by {who}; wait for it to end") from error
+        raise StforecastError(busy, f"{path} is being {doing} by {who}; wait for it to end") from error
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
             raise _no_lock(path, f"cannot lock files ({error})") from error

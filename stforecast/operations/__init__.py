@@ -1,0 +1,1 @@
+"""Scheduled forecasts: found, made, checked, published, scored and cleaned up, with nobody watching."""

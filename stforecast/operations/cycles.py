@@ -1,0 +1,106 @@
+"""Which forecasts are to be made when: init times on the clock of the series, told from now in one place."""
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.time_axis import Times, parse_times, show_step, show_time
+
+_FORMAT = "%Y%m%dT%H%M"
+
+
+class Clock:
+    """What time it is, and waiting; tests have another one."""
+
+    def now(self) -> datetime:
+        """The time, in UTC."""
+        return datetime.now(UTC)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """The init times of a pipeline: multiples of a length since midnight.
+
+    Attributes:
+        every: the length.
+        time_zone: whose clock it is; UTC without one.
+    """
+
+    every: timedelta
+    time_zone: str | None = None
+
+    @property
+    def length(self) -> np.timedelta64:
+        """The length between two init times."""
+        length: np.timedelta64 = np.timedelta64(self.every).astype("timedelta64[ns]")
+        return length
+
+    def on_clock(self, now: datetime) -> np.datetime64:
+        """A moment in UTC as the clock of the series shows it."""
+        shown = pd.Timestamp(now).tz_convert(self.time_zone or "UTC").tz_localize(None)
+        moment: np.datetime64 = shown.to_datetime64().astype("datetime64[ns]")
+        return moment
+
+    def floor(self, moment: np.datetime64) -> np.datetime64:
+        """The last init time up to a moment."""
+        # Of days since 1970 whole ones are told apart as any other length is: midnight belongs to every cycle.
+        since = moment.astype("datetime64[ns]").astype(np.int64)
+        length = self.length.astype(np.int64)
+        return np.datetime64(int(since - since % length), "ns")
+
+    def due(self, now: datetime, arrives_after: timedelta = timedelta(0)) -> np.datetime64:
+        """The newest init time whose last frame is expected to be there."""
+        return self.floor(self.on_clock(now - arrives_after))
+
+    def between(self, first: np.datetime64, last: np.datetime64) -> Times:
+        """All init times from one moment to another, both included."""
+        start = self.floor(first)
+        start = start if start == first else start + self.length
+        times: Times = np.arange(start, last + np.timedelta64(1, "ns"), self.length)
+        return times
+
+    def parse(self, text: str, *, name: str = "--init") -> np.datetime64:
+        """An init time as one writes it.
+
+        Raises:
+            StforecastError: ARGUMENT if it is no time, or, naming the nearest, for one that is not of the cycle.
+        """
+        (moment,) = parse_times(text, name=name)
+        before = self.floor(moment)
+        if before != moment:
+            raise StforecastError(
+                ErrorKind.ARGUMENT,
+                f"{name} {show_time(moment)} is no init time of a cycle of {show_step(self.length)}; next to it are "
+                f"{show_time(before)} and {show_time(before + self.length)}",
+            )
+        init: np.datetime64 = moment
+        return init
+
+
+def name_of(init: np.datetime64) -> str:
+    """What files of an init time are called.
+
+    >>> name_of(np.datetime64("2016-01-23T06:30"))
+    '20160123T0630'
+    """
+    return str(pd.Timestamp(init).strftime(_FORMAT))
+
+
+def init_of(name: str) -> np.datetime64 | None:
+    """The init time that a file is called by; None if it is not.
+
+    >>> init_of("20160123T0630")
+    np.datetime64('2016-01-23T06:30:00.000000000')
+    """
+    if not re.fullmatch(r"\d{8}T\d{4}", name):
+        return None
+    return np.datetime64(datetime.strptime(name, _FORMAT), "ns")

@@ -1,0 +1,485 @@
+"""One scheduled run: find input, store it, forecast, check, publish, score what has come true, clean up."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from stforecast import plot
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.files import faults_named
+from stforecast.forecaster import Forecaster
+from stforecast.forecasts import open_forecast, write_forecast
+from stforecast.grid import check_forecast, forecast_variables
+from stforecast.operations.archive import FORECAST, RECORD, Archive, describe
+from stforecast.operations.cycles import Clock, Cycle, name_of
+from stforecast.operations.intake import Intake, pending, take_in
+from stforecast.operations.journal import circumstances, limited, log, logged, read_runs, run_file, say, write_run
+from stforecast.operations.making import Choice, Ladder, Made, check_jump, jumps, spread_of, use_threads
+from stforecast.operations.pipeline import Pipeline
+from stforecast.operations.scoring import score_due
+from stforecast.pretrained import load_model
+from stforecast.store import open_store
+from stforecast.store.versions import lock, recall, remember
+from stforecast.time_axis import Times, show_time
+
+DEGRADED = 7
+INTAKE, MODELS = ".intake.json", ".models.json"
+# Deliveries are looked for this often while a run waits for them.
+_POLL_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended that was not refused.
+
+    Attributes:
+        pipeline: its name.
+        init: the init time.
+        status: "published", "degraded", "done already" or "planned".
+        message: the same for people.
+        record: what is known of the run.
+    """
+
+    pipeline: str
+    init: np.datetime64
+    status: str
+    message: str
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        """The status that the command ends with."""
+        return DEGRADED if self.status == "degraded" else 0
+
+
+def cycle_of(pipeline: Pipeline) -> Cycle:
+    """The init times of a pipeline, on the clock of its store.
+
+    Raises:
+        StforecastError: what `open_store` raises.
+    """
+    return Cycle(pipeline.cycle, open_store(pipeline.store)["time"].attrs.get("time_zone"))
+
+
+def run(
+    pipeline: Pipeline,
+    *,
+    init: np.datetime64 | None = None,
+    force: bool = False,
+    deadline: timedelta | None = None,
+    clock: Clock | None = None,
+) -> Outcome:
+    """What became of one run of a pipeline.
+
+    It may be called at any time by anyone: an init time that is published is left alone, another run of the pipeline is
+    refused, and what a run that was killed left behind is cleared. Nothing is visible before all of it is whole.
+
+    Args:
+        pipeline: as `read_pipelines` gives it.
+        init: the init time; by default the newest whose input is expected to be there.
+        force: whether an init time that is published is made anew and takes the place of what is there, in one step.
+        deadline: how long to wait for late input; the pipeline's by default.
+        clock: what time it is.
+
+    Raises:
+        StforecastError: RUN_ACTIVE, naming who runs; INPUT_LATE, INPUT_STALE or INPUT_INCOMPLETE if input is missing at
+            the deadline and no fallback holds; OUTPUT_INVALID for a forecast that fails a check; TIMEOUT; faults of
+            store, model and disk. Nothing is published then.
+    """
+    clock = clock or Clock()
+    cycle = cycle_of(pipeline)
+    init = cycle.due(clock.now(), pipeline.input.arrives_after) if init is None else init
+    wait = pipeline.deadline if deadline is None else deadline
+    archive = Archive(pipeline.output)
+    with (
+        faults_named(pipeline.output),
+        lock(pipeline.output, busy=ErrorKind.RUN_ACTIVE, doing="run"),
+        logged(pipeline.output),
+        limited(pipeline.timeout + wait, f"the run of {show_time(init)}"),
+    ):
+        archive.settle()
+        if archive.holds(init) and not force:
+            return _done_already(pipeline, init, archive)
+        return _attempt(pipeline, init, archive, wait, clock)
+
+
+def plan(pipeline: Pipeline, *, init: np.datetime64 | None = None, clock: Clock | None = None) -> Outcome:
+    """What `run` would do, of which nothing is done: no file is opened that was delivered, and nothing is written.
+
+    Args:
+        pipeline: as `read_pipelines` gives it.
+        init: see `run`.
+        clock: see `run`.
+
+    Raises:
+        StforecastError: faults of store and model.
+    """
+    clock = clock or Clock()
+    init = cycle_of(pipeline).due(clock.now(), pipeline.input.arrives_after) if init is None else init
+    archive = Archive(pipeline.output)
+    if archive.holds(init):
+        return _done_already(pipeline, init, archive)
+    forecaster = load_model(present_model(pipeline))
+    ladder = Ladder(pipeline, forecaster)
+    lacking, came = ladder.lacking(init), pending(pipeline.input, pipeline.output / INTAKE)
+    record = {
+        "init": show_time(init),
+        "model": str(forecaster),
+        "frames_to_come": [show_time(time) for time in lacking],
+        "files_to_read": came,
+        "fallback": [rung.label for rung in pipeline.fallback],
+        "output": str(pipeline.output / name_of(init)),
+    }
+    message = (
+        f"{pipeline.name}: would forecast {ladder.horizon} steps from {show_time(init)} into {record['output']}; "
+        f"{len(came)} new file(s) to read, {len(lacking)} frame(s) to come before it"
+    )
+    return Outcome(pipeline.name, init, "planned", message, record)
+
+
+def missed(pipeline: Pipeline, first: np.datetime64, last: np.datetime64) -> Times:
+    """The init times from one to another, both included, that are not published, (init_time,)."""
+    wanted = cycle_of(pipeline).between(first, last)
+    absent: Times = wanted[~np.isin(wanted, Archive(pipeline.output).inits())]
+    return absent
+
+
+def missed_lately(pipeline: Pipeline, number: int, *, clock: Clock | None = None) -> Times:
+    """Those of the last so many init times that are not published, (init_time,)."""
+    cycle = cycle_of(pipeline)
+    due = cycle.due((clock or Clock()).now(), pipeline.input.arrives_after)
+    return missed(pipeline, due - (number - 1) * cycle.length, due)
+
+
+def run_missed(
+    pipeline: Pipeline,
+    inits: Times,
+    *,
+    deadline: timedelta | None = None,
+    clock: Clock | None = None,
+) -> Iterator[Outcome | StforecastError]:
+    """What becomes of several init times, oldest first; one that cannot be made stops no other.
+
+    Faults that the next init time would meet as well end it: of store, model, disk and of another run.
+    """
+    for init in inits:
+        try:
+            yield run(pipeline, init=init, deadline=deadline, clock=clock)
+        except StforecastError as error:
+            yield error
+            if error.kind.exit_status not in _OF_ONE_INIT or error.kind == ErrorKind.STORE_BUSY:
+                return
+
+
+# Input (3), output (6) and what comes later (75) are those of one init time.
+_OF_ONE_INIT = (3, 6, 75)
+
+
+def _done_already(pipeline: Pipeline, init: np.datetime64, archive: Archive) -> Outcome:
+    record = archive.record(init)
+    say("done already", pipeline=pipeline.name, init=show_time(init))
+    by = record["choice"]["made_by"]
+    return Outcome(
+        pipeline.name,
+        init,
+        "done already",
+        f"{pipeline.name}: the forecast of {show_time(init)} is published already, made by {by}; nothing to do "
+        "(--force makes it anew)",
+        record,
+    )
+
+
+def _attempt(pipeline: Pipeline, init: np.datetime64, archive: Archive, wait: timedelta, clock: Clock) -> Outcome:
+    """Make an init time, and keep a record of how that ended."""
+    attempt = _Attempt(pipeline, init, clock)
+    attempt.write("running")
+    say("begun", pipeline=pipeline.name, init=show_time(init))
+    try:
+        use_threads(pipeline.threads)
+        made = _made(attempt, wait)
+        staged = _staged(attempt, archive, *made)
+        with attempt.stage("publish"):
+            archive.publish(init, staged)
+    except BaseException as error:
+        attempt.fail(error)
+        raise
+    choice = made[1]
+    status = "degraded" if choice.is_degraded else "published"
+    say(status, pipeline=pipeline.name, init=show_time(init), made_by=choice.made_by, reason=choice.reason)
+    _afterwards(attempt, archive)
+    attempt.write(status)
+    message = f"{pipeline.name}: the forecast of {show_time(init)} is published in {pipeline.output / name_of(init)}"
+    if choice.is_degraded:
+        message += f", degraded: made by {choice.made_by} from {show_time(choice.last_frame)}, as {choice.reason}"
+    return Outcome(pipeline.name, init, status, message, attempt.record(status))
+
+
+class _Attempt:
+    """One attempt at an init time, and what is known of it so far."""
+
+    def __init__(self, pipeline: Pipeline, init: np.datetime64, clock: Clock) -> None:
+        self.pipeline, self.init, self.clock = pipeline, init, clock
+        self.intake = Intake()
+        self.choice: Choice | None = None
+        self.checks: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        self._timings: dict[str, float] = {}
+        self._started = clock.now()
+        self._error: dict[str, str] | None = None
+        before = recall(run_file(pipeline.output, name_of(init)))
+        self._number = 1 + (0 if before is None else int(before["attempt"]))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """A part of the run whose time is kept."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._timings[name] = round(self._timings.get(name, 0.0) + time.monotonic() - started, 3)
+
+    def warn(self, text: str) -> None:
+        """Tell of something that stops nothing."""
+        self.warnings.append(text)
+        say("warning", level=logging.WARNING, pipeline=self.pipeline.name, init=show_time(self.init), reason=text)
+
+    def fail(self, error: BaseException) -> None:
+        """Keep what ended the run."""
+        kind = error.kind if isinstance(error, StforecastError) else type(error).__name__
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            kind = ErrorKind.INTERRUPTED
+        self._error = {"kind": str(kind), "message": str(error)}
+        say("failed", level=logging.ERROR, pipeline=self.pipeline.name, init=show_time(self.init), **self._error)
+        try:
+            self.write("failed")
+        except OSError as fault:
+            # The disk may be what failed; the first fault is the one to tell.
+            log.warning("the record of the run cannot be written: %s", fault)
+
+    def write(self, status: str) -> None:
+        """Keep the record."""
+        write_run(self.pipeline.output, name_of(self.init), self.record(status))
+
+    def record(self, status: str) -> dict[str, Any]:
+        """What is known."""
+        ended = {} if status == "running" else {"ended": self.clock.now().isoformat(timespec="seconds")}
+        return {
+            "pipeline": self.pipeline.name,
+            "init": show_time(self.init),
+            "status": status,
+            "attempt": self._number,
+            "started": self._started.isoformat(timespec="seconds"),
+            **ended,
+            "error": self._error,
+            "choice": None if self.choice is None else self.choice.describe(),
+            "input": {
+                "files": self.intake.files,
+                "added": self.intake.added,
+                "replaced": self.intake.replaced,
+                "refused": self.intake.refused,
+                "waiting": self.intake.waiting,
+                "changed": self.intake.changed,
+            },
+            "checks": self.checks,
+            "warnings": self.warnings,
+            "seconds": self._timings,
+            **circumstances(),
+        }
+
+
+def _made(attempt: _Attempt, wait: timedelta) -> Made:
+    """The forecast, from whole input if that comes in time."""
+    pipeline, init = attempt.pipeline, attempt.init
+    forecaster = load_model(present_model(pipeline))
+    _note_model(attempt, forecaster)
+    ladder = Ladder(pipeline, forecaster)
+    with attempt.stage("input"):
+        lacking = _gather(attempt, ladder, wait)
+    with attempt.stage("forecast"):
+        made = ladder.best(init) if not len(lacking) else ladder.lower(init)
+    if made is None:
+        raise _late(attempt, lacking)
+    attempt.choice = made[1]
+    return made
+
+
+def present_model(pipeline: Pipeline) -> str:
+    """The model that forecasts are made by: the last one that was fitted anew and was better, else the given one."""
+    refitted = pipeline.output / "model"
+    return str(refitted.resolve()) if refitted.is_symlink() else pipeline.model
+
+
+def _gather(attempt: _Attempt, ladder: Ladder, wait: timedelta) -> Times:
+    """The frames that are still missing when all have come, or the deadline has."""
+    pipeline, clock = attempt.pipeline, attempt.clock
+    until = clock.now() + wait
+    stores = {pipeline.store, *(rung.store for rung in pipeline.fallback if rung.store is not None)}
+    while True:
+        for number, store in enumerate(sorted(stores)):
+            notes = pipeline.output / (INTAKE if store == pipeline.store else f".intake-{number}.json")
+            source = (
+                pipeline.input if store == pipeline.store else pipeline.input.model_copy(update={"variables": None})
+            )
+            came = take_in(source, store, notes)
+            if store == pipeline.store:
+                attempt.intake = attempt.intake.merge(came)
+        lacking = ladder.lacking(attempt.init)
+        left = (until - clock.now()).total_seconds()
+        if not len(lacking) or left <= 0:
+            break
+        say("waiting", pipeline=pipeline.name, init=show_time(attempt.init), missing=[show_time(t) for t in lacking])
+        clock.sleep(min(_POLL_SECONDS, left))
+    for text in attempt.intake.changed:
+        attempt.warn(f"{ErrorKind.INPUT_CHANGED}: {text}; it was {_DONE_WITH[pipeline.input.revisions]}")
+    for one in attempt.intake.refused:
+        attempt.warn(f"{one['kind']}: {one['file']} was refused: {one['reason']}")
+    return lacking
+
+
+_DONE_WITH = {"keep": "left as it was forecast from", "replace": "replaced"}
+
+
+def _late(attempt: _Attempt, lacking: Times) -> StforecastError:
+    """The fault that input is missing and no fallback holds."""
+    intake, pipeline = attempt.intake, attempt.pipeline
+    first = ", ".join(show_time(time) for time in lacking[:3])
+    missing = (
+        f"{len(lacking)} frame(s) are missing in {pipeline.input.path} ({first}{', …' if len(lacking) > 3 else ''})"
+    )
+    if intake.waiting:
+        one = intake.waiting[-1]
+        missing += f"; {one['file']} is there and waits, as it {one['reason']}"
+    held = "; no fallback holds" if pipeline.fallback else "; the pipeline has no fallback"
+    if intake.refused:
+        one = intake.refused[-1]
+        return StforecastError(
+            ErrorKind.INPUT_INCOMPLETE,
+            f"the forecast of {show_time(attempt.init)} was not made: {missing}, and {one['file']} was refused as "
+            f"{one['kind']} ({one['reason']}){held}; deliver it anew",
+        )
+    if intake.files and not intake.added:
+        return StforecastError(
+            ErrorKind.INPUT_STALE,
+            f"the forecast of {show_time(attempt.init)} was not made: {missing}; what came last, "
+            f"{intake.files[-1]['file']}, has only frames that were there already{held}",
+        )
+    return StforecastError(
+        ErrorKind.INPUT_LATE,
+        f"the forecast of {show_time(attempt.init)} was not made: {missing}{held}; run it again when they have come, "
+        "or wait longer for them (--deadline)",
+    )
+
+
+def _note_model(attempt: _Attempt, forecaster: Forecaster) -> None:
+    """Remember which models were in use, and tell of one that was in use before another."""
+    file, digest = attempt.pipeline.output / MODELS, forecaster.weights_hash()
+    used: list[str] = recall(file) or []
+    if digest in used[:-1] and used[-1] != digest:
+        attempt.warn(
+            f"{ErrorKind.CKPT_ROLLBACK}: the model is one that was in use before ({digest[:12]}), the last one was "
+            f"{used[-1][:12]}"
+        )
+    if not used or used[-1] != digest:
+        remember(file, [*used, digest])
+
+
+def _staged(attempt: _Attempt, archive: Archive, forecast: xr.Dataset, choice: Choice) -> Path:
+    """A folder with all that is going to be published, checked and read back."""
+    pipeline, init = attempt.pipeline, attempt.init
+    with attempt.stage("check"):
+        _check(attempt, archive, forecast)
+    staged = archive.stage(init)
+    with attempt.stage("write"):
+        write_forecast(forecast, staged / FORECAST)
+        _check_written(forecast, staged / FORECAST)
+    with attempt.stage("draw"):
+        try:
+            _draw(pipeline, forecast, staged / "maps")
+        except (StforecastError, OSError) as error:
+            if isinstance(error, OSError) or error.kind == ErrorKind.DISK_FULL:
+                raise
+            # A picture is worth less than the forecast that it is of.
+            attempt.warn(f"a map was not drawn: {error}")
+    status = "degraded" if choice.is_degraded else "published"
+    record = attempt.record(status) | {"forecast": describe(forecast, staged / FORECAST)}
+    (staged / RECORD).write_text(json.dumps(record, indent=1))
+    return staged
+
+
+def _check(attempt: _Attempt, archive: Archive, forecast: xr.Dataset) -> None:
+    """What a forecast has to pass; impossible values and drift were told when it was made."""
+    pipeline, init = attempt.pipeline, attempt.init
+    check_forecast(forecast)
+    for name in forecast_variables(forecast):
+        if not np.isfinite(forecast[name].to_numpy()).all():
+            raise StforecastError(ErrorKind.OUTPUT_INVALID, f"the forecast of {name} has values that are not finite")
+    attempt.checks = {"finite": True, "range": True, "drift": pipeline.checks.drift}
+    before = archive.before(init)
+    if pipeline.checks.jump is None or before is None:
+        return
+    assert attempt.choice is not None
+    if attempt.choice.is_degraded or archive.record(before)["choice"]["is_degraded"]:
+        # What is made otherwise may well differ; that it is, is told.
+        attempt.checks["jump"] = "not compared: one of both is degraded"
+        return
+    with archive.forecast(before) as old:
+        far = jumps(forecast, old.load(), spread_of(pipeline.store))
+    attempt.checks["jump"] = {name: round(distance, 4) for name, distance in far.items()}
+    check_jump(far, pipeline.checks.jump, before, init - before)
+
+
+def _check_written(forecast: xr.Dataset, file: Path) -> None:
+    with open_forecast(file) as written:
+        for name in (*forecast.data_vars, "quality_flag", "last_frame", "valid_time"):
+            if not np.array_equal(written[name].to_numpy(), forecast[name].to_numpy()):
+                raise StforecastError(
+                    ErrorKind.READBACK, f"{file} does not hold the values of {name} that were written; check the disk"
+                )
+
+
+def _draw(pipeline: Pipeline, forecast: xr.Dataset, folder: Path) -> None:
+    leads = forecast["lead_time"].to_numpy()
+    wanted = leads[-1:] if pipeline.maps.leads is None else np.array(pipeline.maps.leads, "timedelta64[ns]")
+    for name in pipeline.maps.variables or map(str, forecast_variables(forecast)):
+        for lead in wanted:
+            if name in forecast:
+                figure = plot.forecast_map(forecast, variable=name, lead_time=lead)
+                plot.save(figure, folder / f"{name}_{int(lead / np.timedelta64(1, 'h')):03d}h.png")
+
+
+def _afterwards(attempt: _Attempt, archive: Archive) -> None:
+    """What has to do with the published forecast and cannot take it back: scores, and clearing away."""
+    pipeline = attempt.pipeline
+    steps: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("score", lambda: score_due(pipeline, archive)),
+        ("clean", lambda: _clean(pipeline, archive)),
+    )
+    for name, step in steps:
+        with attempt.stage(name):
+            try:
+                step()
+            except (StforecastError, OSError) as error:
+                attempt.warn(f"{name}: {error}")
+
+
+def _clean(pipeline: Pipeline, archive: Archive) -> None:
+    """Delete forecasts and records that are older than they are to be kept, counted from the newest."""
+    inits = archive.inits()
+    if pipeline.retention is not None:
+        oldest = inits[-1] - np.timedelta64(pipeline.retention)
+        for init in inits[inits < oldest]:
+            archive.retire(init)
+            say("retired", pipeline=pipeline.name, init=show_time(init))
+        for name in read_runs(pipeline.output):
+            if name < name_of(oldest):
+                run_file(pipeline.output, name).unlink(missing_ok=True)
+    archive.sweep()

@@ -1,0 +1,122 @@
+"""Forecasts that have come true, each scored once against references."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from stforecast.baselines import fit_references, needs_training
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.grid import forecast_variables, times_of
+from stforecast.operations.archive import Archive
+from stforecast.operations.cycles import name_of
+from stforecast.operations.pipeline import Pipeline
+from stforecast.split import Split
+from stforecast.store import open_store
+from stforecast.store.versions import recall, remember
+from stforecast.verification import evaluate
+
+SCORES = "scores"
+# A run that follows on a long pause leaves the rest to the next ones.
+_MOST_AT_ONCE = 50
+
+
+def score_due(pipeline: Pipeline, archive: Archive) -> list[str]:
+    """The names of the init times that were scored now: those whose last valid time is in the store."""
+    store = open_store(pipeline.store)
+    end = times_of(store)[-1]
+    folder = pipeline.output / SCORES
+    folder.mkdir(parents=True, exist_ok=True)
+    due = []
+    for init in archive.inits()[::-1]:
+        if (folder / f"{name_of(init)}.json").exists():
+            continue
+        leads = archive.record(init)["forecast"]["lead_seconds"]
+        if init + np.timedelta64(max(leads), "s") <= end:
+            due.append(init)
+    due = due[:_MOST_AT_ONCE]
+    if not due:
+        return []
+    horizon = max(len(archive.record(init)["forecast"]["lead_seconds"]) for init in due)
+    names = pipeline.scores.references
+    training = store.sel(time=slice(*Split.from_attrs(store.attrs).train)) if needs_training(names) else None
+    references = fit_references(names, training, horizon=horizon)
+    for init in due:
+        with archive.forecast(init) as forecast:
+            remember(folder / f"{name_of(init)}.json", _score(forecast.load(), store, references, archive.record(init)))
+    return [name_of(init) for init in due]
+
+
+def _score(forecast: xr.Dataset, store: xr.Dataset, references: Any, record: dict[str, Any]) -> dict[str, Any]:
+    """The scores of one forecast, as plain values."""
+    known = {"init": record["init"], "made_by": record["choice"]["made_by"]}
+    known |= {"is_degraded": record["choice"]["is_degraded"], "lead_seconds": record["forecast"]["lead_seconds"]}
+    names = [name for name in forecast_variables(forecast) if name in store]
+    try:
+        scores = evaluate(forecast[names], store[names], reference=references, metrics=("rmse", "mae", "bias"))
+    except StforecastError as error:
+        # Truth that has a gap there, or none that a reference could begin from, does not come any more.
+        if error.kind not in (ErrorKind.EMPTY_SELECTION, ErrorKind.TIME_RANGE):
+            raise
+        return known | {"scores": {}, "reason": str(error)}
+    verified = {int(lead / np.timedelta64(1, "s")): row for row, lead in enumerate(scores["lead_time"].to_numpy())}
+    plain = {
+        str(name): {
+            str(source): {
+                str(metric): [
+                    _plain(scores[name].sel(source=source, metric=metric).isel(lead_time=verified[lead]))
+                    if lead in verified
+                    else None
+                    for lead in known["lead_seconds"]
+                ]
+                for metric in scores["metric"].to_numpy()
+            }
+            for source in scores["source"].to_numpy()
+        }
+        for name in scores.data_vars
+    }
+    return known | {"scores": plain, "units": {str(name): str(forecast[name].attrs["units"]) for name in names}}
+
+
+def _plain(value: xr.DataArray) -> float | None:
+    """A score, over all levels where there are several; None where there is none."""
+    number = float(np.sqrt(np.square(value).mean())) if value.ndim else float(value)
+    return None if not np.isfinite(number) else number
+
+
+def skill(pipeline: Pipeline, archive: Archive) -> dict[str, Any]:
+    """The root mean square errors of the last days' forecasts by lead time and source, of those that have come true."""
+    inits = archive.inits()
+    if not len(inits):
+        return {}
+    since = inits[-1] - np.timedelta64(pipeline.scores.days, "D")
+    found = [recall(pipeline.output / SCORES / f"{name_of(init)}.json") for init in inits[inits >= since]]
+    scored = [one for one in found if one is not None and one["scores"]]
+    if not scored:
+        return {}
+    pooled: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for one in scored:
+        for name, sources in one["scores"].items():
+            whole = [
+                row
+                for row in range(len(one["lead_seconds"]))
+                if all(metrics["rmse"][row] is not None for metrics in sources.values())
+            ]
+            for source, metrics in sources.items():
+                by_lead = pooled.setdefault(name, {}).setdefault(source, {})
+                for row in whole:
+                    by_lead.setdefault(one["lead_seconds"][row], []).append(metrics["rmse"][row] ** 2)
+    return {
+        "from": scored[0]["init"],
+        "to": scored[-1]["init"],
+        "forecasts": len(scored),
+        "degraded": sum(one["is_degraded"] for one in scored),
+        "units": scored[-1]["units"],
+        "rmse": {
+            name: {
+                source: {lead: float(np.sqrt(np.mean(squares))) for lead, squares in sorted(by_lead.items())}
+                for source, by_lead in sources.items()
+            }
+            for name, sources in pooled.items()
+        },
+    }

@@ -1,0 +1,137 @@
+"""Whole runs of a tiny pipeline."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from scheduled import HORIZON, PREPARED, TIMES, clock_of, deliver, make_pipeline
+
+import stforecast as stf
+from stforecast.errors import ErrorKind, StforecastError
+from stforecast.operations.archive import Archive
+from stforecast.operations.cycles import name_of
+from stforecast.operations.running import plan, run
+
+NEXT = PREPARED
+
+
+def test_a_run_publishes_what_predict_gives(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    deliver(pipeline, NEXT)
+    outcome = run(pipeline, clock=clock_of(NEXT))
+    assert (outcome.status, outcome.exit_status, outcome.init) == ("published", 0, TIMES[NEXT])
+    published = xr.open_dataset(pipeline.output / "latest" / "forecast.nc", decode_timedelta=True)
+    expected = stf.predict(stf.open_store(pipeline.store), tmp_path / "model", init_times=[TIMES[NEXT]])
+    xr.testing.assert_equal(published["t2m"].reset_coords(drop=True), expected["t2m"].reset_coords(drop=True))
+    record = json.loads((pipeline.output / "latest" / "run.json").read_text())
+    assert record["choice"] == {
+        "made_by": "model",
+        "last_frame": "2016-02-10T00:00",
+        "is_degraded": False,
+        "reason": "",
+        "model": stf.Forecaster.load(tmp_path / "model").weights_hash(),
+    }
+    assert [one["file"] for one in record["input"]["files"]] == [f"t2m_{NEXT:04d}.nc"]
+
+
+def test_n03_h07_done_already_means_nothing_is_done(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    deliver(pipeline, NEXT)
+    run(pipeline, clock=clock_of(NEXT))
+    before = {file: file.stat().st_mtime_ns for file in (pipeline.output / ".versions").rglob("*")}
+    outcome = run(pipeline, clock=clock_of(NEXT))
+    assert (outcome.status, outcome.exit_status) == ("done already", 0)
+    assert "is published already" in outcome.message
+    assert before == {file: file.stat().st_mtime_ns for file in (pipeline.output / ".versions").rglob("*")}
+
+
+def test_the_same_init_time_gives_the_same_bytes(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    deliver(pipeline, NEXT)
+    first = run(pipeline, clock=clock_of(NEXT)).init
+    version = Archive(pipeline.output).version(first)
+    content = (version / "forecast.nc").read_bytes()
+    with stf.open_forecasts(pipeline.output) as opened:
+        assert run(pipeline, init=first, force=True, clock=clock_of(NEXT)).status == "published"
+        again = Archive(pipeline.output).version(first)
+        assert again != version
+        # Who had it open reads on.
+        assert opened["t2m"].shape[:2] == (1, HORIZON)
+        assert np.isfinite(opened["t2m"].to_numpy()).all()
+    assert (again / "forecast.nc").read_bytes() == content
+
+
+def test_n01_late_input_is_waited_for_and_then_told_of(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path, deadline="45m")
+    clock = clock_of(NEXT)
+    with pytest.raises(
+        StforecastError, match=r"1 frame\(s\) are missing .*2016-02-10T00:00.*has no fallback"
+    ) as caught:
+        run(pipeline, clock=clock)
+    assert caught.value.kind == ErrorKind.INPUT_LATE
+    assert caught.value.kind.exit_status == 75
+    assert sum(clock.slept) == 45 * 60
+    assert not (pipeline.output / "latest").exists()
+    record = json.loads((pipeline.output / "runs" / f"{name_of(TIMES[NEXT])}.json").read_text())
+    assert (record["status"], record["error"]["kind"]) == ("failed", "INPUT_LATE")
+
+
+def test_input_that_comes_before_the_deadline_is_forecast_from(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path, deadline="45m")
+    clock = clock_of(NEXT)
+    sleep = clock.sleep
+
+    def and_deliver(seconds: float) -> None:
+        sleep(seconds)
+        if sum(clock.slept) >= 600:
+            deliver(pipeline, NEXT)
+
+    clock.sleep = and_deliver  # type: ignore[method-assign]
+    outcome = run(pipeline, clock=clock)
+    assert outcome.status == "published"
+    assert sum(clock.slept) == 600
+
+
+@pytest.mark.parametrize(
+    ("missing", "made_by", "last"),
+    [(1, "model", NEXT - 1), (2, "model", NEXT - 1), (3, "persistence", NEXT - 1), (5, None, None)],
+)
+def test_m08_what_is_late_goes_down_the_ladder(
+    tmp_path: Path, missing: int, made_by: str | None, last: int | None
+) -> None:
+    ladder = [{"within": "12h"}, {"baseline": "persistence", "within": "1d"}]
+    pipeline = make_pipeline(tmp_path, fallback=ladder)
+    row = NEXT - 1 + missing
+    if made_by is None:
+        with pytest.raises(StforecastError, match="no fallback holds"):
+            run(pipeline, clock=clock_of(row))
+        return
+    outcome = run(pipeline, clock=clock_of(row))
+    assert (outcome.status, outcome.exit_status) == ("degraded", 7)
+    with stf.open_forecasts(pipeline.output) as opened:
+        assert opened["init_time"].values == TIMES[row]
+        assert opened["choice"].item() == made_by
+        assert opened["is_degraded"].item()
+        assert opened["last_frame"].values == TIMES[last]
+        assert opened.sizes["lead_time"] == HORIZON
+        expected = stf.predict(
+            stf.open_store(pipeline.store), tmp_path / "model", init_times=[TIMES[last]], horizon=HORIZON + missing
+        )["t2m"][:, missing:]
+        if made_by == "model":
+            np.testing.assert_array_equal(opened["t2m"], expected)
+            np.testing.assert_array_equal(opened["valid_time"], expected["valid_time"])
+    assert "degraded" in xr.open_dataset(pipeline.output / "latest" / "forecast.nc").attrs["comment"]
+
+
+def test_a_plan_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    deliver(pipeline, NEXT)
+    found = sorted(tmp_path.rglob("*"))
+    outcome = plan(pipeline, clock=clock_of(NEXT))
+    assert sorted(tmp_path.rglob("*")) == found
+    assert outcome.status == "planned"
+    assert outcome.record["files_to_read"] == [f"t2m_{NEXT:04d}.nc"]
+    assert outcome.record["frames_to_come"] == ["2016-02-10T00:00"]
+    assert "would forecast 4 steps from 2016-02-10T00:00" in outcome.message
