@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from factory import make_city
+from matplotlib.figure import Figure
 from matplotlib.quiver import Quiver
 from numpy.testing import assert_allclose
 from test_plot import forecast_of, mesh_of, panels_of, value_at, value_at_degrees, with_bounds
@@ -15,6 +16,7 @@ from stforecast.baselines import Climatology, HistoricalAverage
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid
 from stforecast.plot.canvas import Canvas, canvas_of, cells_of
+from stforecast.plot.movies import _Film
 
 
 def make_map(
@@ -241,6 +243,113 @@ def test_winds_of_a_city_are_on_its_plane() -> None:
     axes = panels_of(plot.forecast_map(forecast, winds=True))[0]
     (arrows,) = (artist for artist in axes.collections if isinstance(artist, Quiver))
     assert_allclose((arrows.U[0], arrows.V[0]), (3, 4))
+
+
+def quivers_of(figure: Figure) -> list[list[Quiver]]:
+    """The arrows over each panel."""
+    return [[artist for artist in axes.collections if isinstance(artist, Quiver)] for axes in panels_of(figure)]
+
+
+def keys_of(figure: Figure) -> list[str]:
+    found = [artist for axes in figure.axes for artist in axes.get_children() if type(artist).__name__ == "QuiverKey"]
+    return [key.text.get_text() for key in found]
+
+
+def growing_winds(series: xr.Dataset) -> xr.Dataset:
+    """Winds to the east that are stronger from frame to frame."""
+    series = with_winds(series)
+    hours = xr.DataArray(np.arange(series.sizes["time"], dtype=np.float32), dims="time")
+    return series.assign(u10=(series["u10"] + 10 * hours).assign_attrs(series["u10"].attrs))
+
+
+def test_arrows_of_a_comparison_are_of_forecast_and_truth_in_one_measure() -> None:
+    series = growing_winds(ATLANTIC)
+    forecast = forecast_of(series, bias=0)
+    with xr.set_options(keep_attrs=True):
+        forecast["u10"] = forecast["u10"] / 2
+    figure = plot.comparison(forecast, series, variable="air", lead_time="12h", winds=True)
+    (first,), (second,), error = quivers_of(figure)
+    assert error == []
+    assert_allclose(np.hypot(first.U, first.V), 15, rtol=1e-5)  # half of the third frame's
+    assert_allclose(np.hypot(second.U, second.V), 30, rtol=1e-5)
+    assert first.scale == second.scale
+    assert keys_of(figure) == ["wind 20 m s⁻¹"]
+    with pytest.raises(StforecastError, match="the truth has no variable u10") as refused:
+        plot.comparison(forecast, series.drop_vars("u10"), variable="air", winds=True)
+    assert refused.value.kind == ErrorKind.VAR_MISSING
+
+
+@pytest.mark.parametrize("series", [ATLANTIC, ARCTIC], ids=["atlantic", "arctic"])
+def test_arrows_of_panels_are_of_their_lead_times_in_one_measure(series: xr.Dataset) -> None:
+    figure = plot.panels(forecast_of(growing_winds(series), bias=0), variable="air", winds=True)
+    arrows = [arrow for (arrow,) in quivers_of(figure)]
+    for number, arrow in enumerate(arrows):
+        assert_allclose(np.hypot(arrow.U, arrow.V), 10 * (number + 2), rtol=1e-5)
+    assert len({arrow.scale for arrow in arrows}) == 1
+    assert keys_of(figure) == ["wind 20 m s⁻¹"]
+    figure.canvas.draw()
+    (key,) = (artist for artist in figure.axes[0].get_children() if type(artist).__name__ == "QuiverKey")
+    box = key.text.get_window_extent()
+    titles = [axes.title.get_window_extent() for axes in panels_of(figure)]
+    assert not any(box.overlaps(title) for title in [*titles, figure._suptitle.get_window_extent()])
+    assert figure.bbox.containsx(box.x0)
+    assert figure.bbox.containsy(box.y1)
+
+
+@pytest.mark.parametrize("with_truth", [False, True])
+def test_arrows_of_a_film_turn_from_frame_to_frame(with_truth: bool) -> None:
+    series = growing_winds(PACIFIC)
+    forecast = forecast_of(series, bias=0)
+    frames = [forecast["air"][-1, lead] for lead in range(forecast.sizes["lead_time"])]
+    film = _Film(forecast, frames, series if with_truth else None, winds=True)
+    count = 2 if with_truth else 1
+    for number in (0, 2, 1):
+        film.draw(number)
+        arrows = [arrow for of_panel in quivers_of(film._sheet.figure) for arrow in of_panel]
+        assert len(arrows) == count
+        for arrow in arrows:
+            assert_allclose(np.hypot(arrow.U, arrow.V), 10 * (number + 2), rtol=1e-5)
+            assert arrow.scale == arrows[0].scale
+    assert keys_of(film._sheet.figure) == ["wind 20 m s⁻¹"]
+
+
+def test_winds_are_of_the_level_that_is_drawn() -> None:
+    series = with_winds(ATLANTIC, u=10.0)
+    levels = series.expand_dims(level=[500.0, 850.0], axis=1).assign_coords(level=("level", [500.0, 850.0]))
+    levels["u10"] = (levels["u10"] * levels["level"] / 500).astype(np.float32).assign_attrs(series["u10"].attrs)
+    forecast = forecast_of(levels, bias=0)
+    for given, strength in ((forecast, 17), (forecast.assign(u10=forecast["u10"].sel(level=500, drop=True)), 10)):
+        ((arrows,),) = quivers_of(plot.forecast_map(given, variable="air", level=850, winds=True))
+        assert_allclose(np.hypot(arrows.U, arrows.V), strength, rtol=1e-5)
+
+
+def test_arrows_leave_out_cells_without_a_wind() -> None:
+    series = with_winds(PACIFIC, u=10.0)
+    series["u10"] = series["u10"].where(series["lon"] < 200)
+    figure = plot.forecast_map(forecast_of(series, bias=0), variable="air", winds=True)
+    ((arrows,),) = quivers_of(figure)
+    assert 0 < np.sum(arrows.Umask) < arrows.N
+    figure.canvas.draw()
+
+
+def test_anomalies_and_intervals_have_the_isolines_of_the_forecast() -> None:
+    pressure = make_map(np.arange(30, 71, 2.5), np.arange(-70, 11, 2.5), name="slp", units="Pa", long_name="pressure")
+    pressure["slp"].values[:] = 100000 + 100 * np.round(3 * (pressure["slp"] - 290))
+    forecast = forecast_of(pressure)
+    bounds = {f"slp_{bound}": forecast["slp"] + off for bound, off in (("lower", -100), ("upper", 100))}
+    forecast = forecast.assign(bounds)
+    plain = panels_of(plot.forecast_map(forecast[["slp"]]))[0]
+    for figure, said in (
+        (plot.anomaly(forecast, pressure), "departure from the climatology of the training period; "),
+        (plot.interval(forecast), ""),
+    ):
+        assert isolines_of(figure.axes[0]) == isolines_of(plain) != []
+        assert figure.get_supxlabel() == f"{said}isolines of the forecast in hPa"
+    metres = forecast.rename(slp="z", slp_lower="z_lower", slp_upper="z_upper")
+    for name in metres.data_vars:
+        metres[name].attrs = {"units": "m**2 s**-2"}
+    assert plot.interval(metres).get_supxlabel() == "isolines of the forecast in m² s⁻²"
+    assert plot.forecast_map(metres).get_supxlabel() == ""
 
 
 def test_winds_that_are_not_there_are_refused() -> None:

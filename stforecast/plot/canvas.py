@@ -1,5 +1,6 @@
 """Where a grid's cells lie on paper: projections, coastlines, axes and scale bars."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -116,7 +117,11 @@ class Canvas:
     def panel_size(self, count: int) -> tuple[float, float]:
         """Width and height in inches of one of so many panels, with its title and labels."""
         width = float(np.clip(4.4 / self.shape, 3.3, 4.6)) * (1.7 if count == 1 else 1.0)
-        return width, width * float(np.clip(self.shape, 0.2, _TALLEST)) + 0.95
+        return width, width * float(np.clip(self.shape, 0.2, _TALLEST)) + _TITLE
+
+    def height(self, count: int) -> float:
+        """Height in inches of the domain itself in one of so many panels."""
+        return self.panel_size(count)[1] - _TITLE
 
     @property
     def thinning(self) -> int:
@@ -125,6 +130,7 @@ class Canvas:
 
 
 _TALLEST = 2.5
+_TITLE = 0.95  # inches, with labels
 # More than pixels on a page; a global grid by a quarter of a degree is drawn as it is.
 _MOST_CELLS = 1_100_000
 
@@ -498,9 +504,9 @@ NO_VALUE = "0.72"
 _CLEAR = (0.0, 0.0, 0.0, 0.0)
 
 
-def explain_cells(figure: Figure, canvas: Canvas, *values: Values, said: str = "") -> None:
+def explain_cells(figure: Figure, canvas: Canvas, *values: Values, said: Sequence[str] = ()) -> None:
     """Say at the foot what grey cells are, and that cells are drawn together, where it is so."""
-    notes = [said] if said else []
+    notes = [note for note in said if note]
     if any(np.isnan(some).any() for some in values):
         notes.append("grey cells have no value")
     if canvas.thinning > 1:

@@ -8,16 +8,16 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import Grid, level_dim
+from stforecast.grid import Grid
 from stforecast.intervals import BOUNDS, bound_name
 from stforecast.plot.canvas import Canvas, canvas_of, explain_cells
 from stforecast.plot.colours import Colours
 from stforecast.plot.context import Surroundings
 from stforecast.plot.fields import Duration, Instant, Values, evenly, field_of, frame_of, truth_of, values_of
 from stforecast.plot.normals import Normal, normal_at, normal_of
-from stforecast.plot.overlays import draw_winds, note_on_isolines, winds_of
+from stforecast.plot.overlays import forecast_winds, note_on_isolines, strength_of, true_winds, wind_frames
 from stforecast.plot.sheets import Sheet
-from stforecast.plot.words import given_units, name_of, shown, when
+from stforecast.plot.words import name_of, shown, when
 
 
 def comparison(
@@ -30,6 +30,7 @@ def comparison(
     level: float | None = None,
     projection: Any = None,
     context: Surroundings = None,
+    winds: bool = False,
 ) -> Figure:
     """Forecast, truth and error side by side, for one init and lead time.
 
@@ -46,6 +47,7 @@ def comparison(
         projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
         context: streets or water to draw over the cells, a GeoJSON or a shapefile in degrees, or several; by default
             what comes with the package for that place.
+        winds: whether to draw arrows of the wind over forecast and truth, as in `forecast_map`.
 
     Raises:
         StforecastError: what `check_forecast` refuses; VAR_MISSING, EMPTY_SELECTION or ARGUMENT for what the forecast
@@ -63,11 +65,15 @@ def comparison(
         )
     shared, about_zero = Colours.of(frame, predicted, observed), Colours.about_zero("RdBu_r", error)
     canvas = canvas_of(forecast, grid, projection, context)
-    sheet = Sheet.compared(canvas, grid, shared, about_zero)
-    sheet.compare(frame, predicted, observed)
+    blowing = wind_frames(forecast, frame) if winds else None
+    arrows = None if blowing is None else [forecast_winds(*blowing), true_winds(*blowing, truth, grid)]
+    sheet = Sheet.compared(canvas, grid, shared, about_zero, strength=strength_of(*arrows or ()))
+    sheet.compare(frame, predicted, observed, arrows)
+    if blowing is not None:
+        sheet.add_key(blowing[0])
     sheet.add_bars_of_comparison(frame)
     sheet.name_all(frame)
-    explain_cells(sheet.figure, canvas, error, said=note_on_isolines(frame))
+    explain_cells(sheet.figure, canvas, error, said=[note_on_isolines(frame)])
     return sheet.figure
 
 
@@ -100,22 +106,9 @@ def forecast_map(
         StforecastError: what `check_forecast` refuses; VAR_MISSING, EMPTY_SELECTION or ARGUMENT for what the forecast
             does not hold; NAN if there is nothing to draw; INF; DIMS for an ensemble.
     """
-    pair = winds_of(forecast) if winds else None
     frame = frame_of(field_of(forecast, variable, level), init_time, lead_time)
     canvas = canvas_of(forecast, Grid.of(forecast), projection, context)
-    figure = _forecast_panels(forecast, canvas, [frame])
-    if pair is not None:
-        u, v = (_wind(forecast, name, init_time, lead_time, level) for name in pair)
-        draw_winds(figure.axes[0], canvas, u, v, given_units(forecast[pair[0]]))
-    return figure
-
-
-def _wind(
-    forecast: xr.Dataset, name: str, init_time: Instant | None, lead_time: Duration | None, level: float | None
-) -> Values:
-    has_levels = level_dim(forecast, name) is not None
-    frame = frame_of(field_of(forecast, name, level if has_levels else None), init_time, lead_time)
-    return values_of(frame, f"the forecast {when(frame)}")
+    return _forecast_panels(forecast, canvas, [frame], winds)
 
 
 def anomaly(
@@ -150,7 +143,8 @@ def anomaly(
     name = str(frame.name)
     normal = normal_of(forecast[[name]], normal)
     usual = normal_at(normal, forecast[[name]], name, frame["valid_time"].to_numpy()[None], level)[0]
-    values = values_of(frame, f"the forecast {when(frame)}") - usual
+    predicted = values_of(frame, f"the forecast {when(frame)}")
+    values = predicted - usual
     if np.isnan(values).all():
         raise StforecastError(
             ErrorKind.NAN, f"no cell of {name} has a value both in the forecast {when(frame)} and in the {normal.name}"
@@ -160,7 +154,7 @@ def anomaly(
     said = f"departure from the {normal.name} of the training period"
     grid = Grid.of(forecast)
     canvas = canvas_of(forecast, grid, projection, context)
-    return _derived(canvas, grid, frame, values, Colours.about_zero(map_name, values), said)
+    return _derived(canvas, grid, frame, values, predicted, Colours.about_zero(map_name, values), said)
 
 
 def interval(
@@ -206,17 +200,24 @@ def interval(
     frame = frame.assign_attrs(long_name=f"{name_of(frame.drop_vars('level', errors='ignore'))}, width of the {told}")
     grid = Grid.of(forecast)
     canvas = canvas_of(forecast, grid, projection, context)
-    return _derived(canvas, grid, frame, width, Colours("cividis", 0.0, float(np.nanmax(width)) or 1.0))
+    predicted = values_of(frame, f"the forecast {when(frame)}")
+    return _derived(canvas, grid, frame, width, predicted, Colours("cividis", 0.0, float(np.nanmax(width)) or 1.0))
 
 
 def _derived(
-    canvas: Canvas, grid: Grid, frame: xr.DataArray, values: Values, colours: Colours, said: str = ""
+    canvas: Canvas,
+    grid: Grid,
+    frame: xr.DataArray,
+    values: Values,
+    predicted: Values,
+    colours: Colours,
+    said: str = "",
 ) -> Figure:
-    """A map of values (Y, X) that are made of a forecast; the frame says what they are and of when."""
-    sheet = Sheet(canvas, grid, [name_of(frame)], [colours], has_isolines=False)
-    sheet.show(0, frame, values)
+    """A map of values (Y, X) that are made of a forecast, with its isolines; the frame says what and of when."""
+    sheet = Sheet(canvas, grid, [name_of(frame)], [colours])
+    sheet.show(0, frame, values, lined=predicted)
     sheet.add_bar(frame)
-    explain_cells(sheet.figure, canvas, values, said=said)
+    explain_cells(sheet.figure, canvas, values, said=[said, note_on_isolines(frame, "forecast")])
     return sheet.figure
 
 
@@ -229,6 +230,7 @@ def panels(
     level: float | None = None,
     projection: Any = None,
     context: Surroundings = None,
+    winds: bool = False,
 ) -> Figure:
     """Maps of one forecast at several lead times, in reading order and on one colour scale.
 
@@ -241,6 +243,7 @@ def panels(
         projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
         context: streets or water to draw over the cells, a GeoJSON or a shapefile in degrees, or several; by default
             what comes with the package for that place.
+        winds: whether to draw arrows of the wind, as in `forecast_map`, in one measure for all.
 
     Raises:
         StforecastError: as `forecast_map`; ARGUMENT for no lead time at all.
@@ -250,18 +253,24 @@ def panels(
     if len(leads) == 0:
         raise StforecastError(ErrorKind.ARGUMENT, "lead_times is empty; name at least one, e.g. ['24h']")
     canvas = canvas_of(forecast, Grid.of(forecast), projection, context)
-    return _forecast_panels(forecast, canvas, [frame_of(field, init_time, lead) for lead in leads])
+    return _forecast_panels(forecast, canvas, [frame_of(field, init_time, lead) for lead in leads], winds)
 
 
-def _forecast_panels(forecast: xr.Dataset, canvas: Canvas, frames: Sequence[xr.DataArray]) -> Figure:
+def _forecast_panels(forecast: xr.Dataset, canvas: Canvas, frames: Sequence[xr.DataArray], winds: bool) -> Figure:
+    blowing = [wind_frames(forecast, frame) for frame in frames] if winds else []
+    arrows = [forecast_winds(*pair) for pair in blowing]
     fields = [values_of(frame, f"the forecast {when(frame)}") for frame in frames]
     longest: np.timedelta64 = np.max([frame["lead_time"].to_numpy() for frame in frames])
     heading = f"Forecast: {name_of(frames[0])}" if len(frames) == 1 else "Forecast"
     count, colours = len(frames), Colours.of(frames[0], *fields)
-    sheet = Sheet(canvas, Grid.of(forecast), [heading] * count, [colours] * count, longest=longest)
+    sheet = Sheet(
+        canvas, Grid.of(forecast), [heading] * count, [colours] * count, longest=longest, strength=strength_of(*arrows)
+    )
     for number, (frame, values) in enumerate(zip(frames, fields, strict=True)):
-        sheet.show(number, frame, values)
+        sheet.show(number, frame, values, lined=values, winds=arrows[number] if arrows else None)
+    if blowing:
+        sheet.add_key(blowing[0][0])
     sheet.add_bar(frames[0])
     sheet.name_all(frames[0])
-    explain_cells(sheet.figure, canvas, *fields, said=note_on_isolines(frames[0]))
+    explain_cells(sheet.figure, canvas, *fields, said=[note_on_isolines(frames[0])])
     return sheet.figure

@@ -27,7 +27,7 @@ from stforecast.plot.canvas import canvas_of, explain_cells
 from stforecast.plot.colours import Colours
 from stforecast.plot.context import Surroundings
 from stforecast.plot.fields import Instant, Values, field_of, frame_of, truth_of, values_of
-from stforecast.plot.overlays import note_on_isolines
+from stforecast.plot.overlays import Winds, forecast_winds, note_on_isolines, strength_of, true_winds, wind_frames
 from stforecast.plot.sheets import Sheet
 from stforecast.plot.words import name_of, shown, when
 
@@ -45,6 +45,7 @@ def animation(
     level: float | None = None,
     projection: Any = None,
     context: Surroundings = None,
+    winds: bool = False,
     seconds_per_frame: float = 0.5,
     progress: bool = False,
 ) -> Path:
@@ -62,6 +63,7 @@ def animation(
         level: the first by default, where the variable has levels.
         projection: of a map, any of `cartopy.crs`; by default one that suits the domain.
         context: streets or water to draw over the cells, as in `forecast_map`.
+        winds: whether to draw arrows of the wind, as in `forecast_map`, in one measure for all frames.
         seconds_per_frame: how long each frame stands; a GIF counts in hundredths.
         progress: whether to draw a progress bar, on stderr.
 
@@ -83,7 +85,7 @@ def animation(
     check_writable(path.parent)
     field = field_of(forecast, variable, level)
     frames = [frame_of(field, init_time, lead) for lead in field["lead_time"].to_numpy()]
-    film = _Film(forecast, frames, truth, projection, context)
+    film = _Film(forecast, frames, truth, projection, context, winds=winds)
     steps = _told(range(len(frames)), f"drawing {path.name}") if progress else iter(range(len(frames)))
     try:
         with replacing(path) as temporary:
@@ -111,27 +113,35 @@ class _Film:
         truth: xr.Dataset | None,
         projection: Any = None,
         context: Surroundings = None,
+        *,
+        winds: bool = False,
     ) -> None:
         self._frames, self._truth, self._grid = frames, truth, Grid.of(forecast)
         canvas, first = canvas_of(forecast, self._grid, projection, context), frames[0]
+        self._blowing = [wind_frames(forecast, frame) for frame in frames] if winds else []
         field, error, has_gaps = self._ranges()
+        strength = max((strength_of(*self._winds(number)) for number in range(len(self._blowing))), default=1.0)
         longest: np.timedelta64 = np.max([frame["lead_time"].to_numpy() for frame in frames])
         shared = Colours.of(first, field)
         self.palette = [shared.name]
         if truth is None:
-            self._sheet = Sheet(canvas, self._grid, [f"Forecast: {name_of(first)}"], [shared], longest=longest)
+            self._sheet = Sheet(
+                canvas, self._grid, [f"Forecast: {name_of(first)}"], [shared], longest=longest, strength=strength
+            )
         else:
             about_zero = Colours.about_zero("RdBu_r", error)
             self.palette.append(about_zero.name)
-            self._sheet = Sheet.compared(canvas, self._grid, shared, about_zero, longest=longest)
+            self._sheet = Sheet.compared(canvas, self._grid, shared, about_zero, longest=longest, strength=strength)
         self._show(len(frames) - 1)  # the words of the longest lead time need the most room
+        if winds:
+            self._sheet.add_key(self._blowing[0][0])
         if truth is None:
             self._sheet.add_bar(first)
         else:
             self._sheet.add_bars_of_comparison(first)
         self._sheet.name_all(first)
         gaps = np.array([np.nan] if has_gaps else [])
-        explain_cells(self._sheet.figure, canvas, gaps, said=note_on_isolines(first))
+        explain_cells(self._sheet.figure, canvas, gaps, said=[note_on_isolines(first)])
         self._box = _settle(self._sheet.figure)
 
     def draw(self, number: int) -> Pixels:
@@ -142,10 +152,17 @@ class _Film:
     def _show(self, number: int) -> None:
         frame = self._frames[number]
         predicted, observed = self._read(frame)
+        winds = self._winds(number) if self._blowing else None
         if observed is None:
-            self._sheet.show(0, frame, predicted)
+            self._sheet.show(0, frame, predicted, lined=predicted, winds=None if winds is None else winds[0])
         else:
-            self._sheet.compare(frame, predicted, observed)
+            self._sheet.compare(frame, predicted, observed, winds)
+
+    def _winds(self, number: int) -> list[Winds]:
+        """Of the forecast, and of the truth where there is one."""
+        blowing = self._blowing[number]
+        true = [] if self._truth is None else [true_winds(*blowing, self._truth, self._grid)]
+        return [forecast_winds(*blowing), *true]
 
     def _read(self, frame: xr.DataArray) -> tuple[Values, Values | None]:
         predicted = values_of(frame, f"the forecast {when(frame)}")

@@ -11,11 +11,11 @@ from matplotlib.quiver import Quiver
 from matplotlib.ticker import MaxNLocator
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import Positions
+from stforecast.grid import Grid, Positions, level_dim
 from stforecast.plot.canvas import Canvas, cells_of, drawn_bounds
 from stforecast.plot.colours import Colours
-from stforecast.plot.fields import Values
-from stforecast.plot.words import given_units, raised
+from stforecast.plot.fields import Values, field_of, frame_of, truth_of, values_of
+from stforecast.plot.words import given_units, raised, shown, shown_units, when
 
 # Isolines.
 
@@ -66,9 +66,13 @@ def draw_isolines(axes: Any, canvas: Canvas, frame: xr.DataArray, values: Values
 _HALO = withStroke(linewidth=2, foreground="white", alpha=0.6)
 
 
-def note_on_isolines(frame: xr.DataArray) -> str:
-    """What the foot of a picture says of its isolines."""
-    return "isolines in hPa" if has_isolines(frame) and _hectopascal(frame) == 100 else ""
+def note_on_isolines(frame: xr.DataArray, of: str = "") -> str:
+    """What the foot of a picture says of its isolines: their unit, and whose they are where that is not plain."""
+    if not has_isolines(frame):
+        return ""
+    unit = "hPa" if _hectopascal(frame) == 100 else shown_units(frame) if of else ""
+    whose = f" of the {of}" if of else ""
+    return f"isolines{whose} in {unit}" if unit else ""
 
 
 def _hectopascal(frame: xr.DataArray) -> float | None:
@@ -107,6 +111,9 @@ def _middles(bounds: Values) -> Values:
 
 # Winds.
 
+# Eastward and northward, (y, x) each in the order of the data.
+Winds = tuple[Values, Values]
+
 
 def winds_of(forecast: xr.Dataset) -> tuple[str, str]:
     """The names of the eastward and the northward wind.
@@ -142,58 +149,104 @@ _WINDS_BY_NAME = (
 )
 
 
-def draw_winds(axes: Any, canvas: Canvas, u: Values, v: Values, units: str) -> Quiver:
-    """Arrows that point where the air goes on paper, evenly spread, as long as the wind is strong, with a key.
+def wind_frames(forecast: xr.Dataset, frame: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """The eastward and the northward wind (Y, X) of a frame's init and lead time, at its level if they have levels.
+
+    Raises:
+        StforecastError: VAR_MISSING if there are not both; UNITS if they are in different ones; EMPTY_SELECTION if they
+            have other levels.
+    """
+    level = float(frame["level"]) if "level" in frame.coords else None
+    u, v = (
+        field_of(forecast, name, None if level_dim(forecast, name) is None else level) for name in winds_of(forecast)
+    )
+    init_time: Any = frame["init_time"].to_numpy()[()]
+    lead_time: Any = frame["lead_time"].to_numpy()[()]
+    return frame_of(u, init_time, lead_time), frame_of(v, init_time, lead_time)
+
+
+def forecast_winds(u: xr.DataArray, v: xr.DataArray) -> Winds:
+    """The winds of a forecast's frames.
+
+    Raises:
+        StforecastError: NAN or INF as of any field.
+    """
+    east, north = (values_of(frame, f"the forecast {when(frame)}") for frame in (u, v))
+    return east, north
+
+
+def true_winds(u: xr.DataArray, v: xr.DataArray, truth: xr.Dataset, grid: Grid) -> Winds:
+    """The winds of the truth at the valid time of a forecast's frames.
+
+    Raises:
+        StforecastError: as of any other field of the truth.
+    """
+    what = f"the truth at {shown(u['valid_time'])}"
+    east, north = (values_of(truth_of(frame, truth, grid), what) for frame in (u, v))
+    return east, north
+
+
+def strength_of(*winds: Winds) -> float:
+    """A strength that few winds exceed, by which the length of arrows is chosen."""
+    return max((float(np.nanquantile(np.hypot(u, v), 0.95)) for u, v in winds), default=0.0) or 1.0
+
+
+def draw_winds(axes: Any, canvas: Canvas, winds: Winds, strength: float, across: int) -> Quiver:
+    """Arrows that point where the air goes on paper, evenly spread, as long as the wind is strong.
 
     Each arrow is of one cell; those between are left out.
 
     Args:
         axes: a panel that is laid out.
         canvas: its plane.
-        u: the eastward wind, (y, x) in the order of the data.
-        v: the northward wind.
-        units: of both.
+        winds: the eastward and the northward wind, (y, x) in the order of the data.
+        strength: a strong wind, of `strength_of`; the same for all panels that are to be compared.
+        across: how many arrows stand beside each other.
     """
-    x, y, rows, columns = _lattice(canvas)
-    east, north = (some[canvas.rows[rows], canvas.columns[columns]] for some in (u, v))
-    right, up = _on_paper(canvas, x, y, east, north)
-    strong = float(np.nanquantile(np.hypot(east, north), 0.95)) or 1.0
-    decade = 10.0 ** np.floor(np.log10(strong))
-    shown = max(step * decade for step in (1, 2, 5) if step * decade <= strong)
+    x, y, _, _ = _lattice(canvas, across)
     arrows: Quiver = axes.quiver(
         *canvas.on_paper(x, y),
-        right,
-        up,
+        *_at_lattice(canvas, winds, across),
         angles="uv",
-        scale=strong * _ARROWS / 1.3,
+        scale=strength * across / 1.3,
         scale_units="width",
-        width=0.0022,
+        width=0.057 / across,
         headwidth=4,
         headlength=5,
         color="0.05",
         path_effects=[withStroke(linewidth=1.6, foreground="white", alpha=0.7)],
     )
-    axes.quiverkey(
-        arrows,
-        0.96,
-        0.97 if canvas.kind in ("cap", "fan") else 1.03,  # the corners of round maps are empty
-        shown,
-        f"wind {shown:g} {raised(units)}",
-        labelpos="W",
-        fontproperties={"size": 8},
-    )
     return arrows
 
 
-_ARROWS = 26
+def turn_winds(arrows: Quiver, canvas: Canvas, winds: Winds, across: int) -> None:
+    """Let arrows that are drawn show other winds."""
+    arrows.set_UVC(*_at_lattice(canvas, winds, across))
 
 
-def _lattice(canvas: Canvas) -> tuple[Values, Values, Positions, Positions]:
+def explain_winds(axes: Any, arrows: Quiver, place: tuple[float, float], strength: float, units: str) -> None:
+    """A key to the arrows of a panel, its arrow at a place in shares of the panel's width and height."""
+    decade = 10.0 ** np.floor(np.log10(strength))
+    shown = max(step * decade for step in (1, 2, 5) if step * decade <= strength)
+    words = f"wind {shown:g} {raised(units)}"
+    axes.quiverkey(arrows, *place, shown, words, labelpos="W", fontproperties={"size": 8})
+
+
+def _at_lattice(canvas: Canvas, winds: Winds, across: int) -> tuple[Values, Values]:
+    """Winds to the right and upwards on paper, at the points where arrows stand."""
+    x, y, rows, columns = _lattice(canvas, across)
+    east, north = (some[canvas.rows[rows], canvas.columns[columns]] for some in winds)
+    return _on_paper(canvas, x, y, east, north)
+
+
+def _lattice(canvas: Canvas, across: int) -> tuple[Values, Values, Positions, Positions]:
     """Points that stand evenly on paper, in the plane of the bounds, and the row and column of their cells."""
     west, east, south, north = canvas.limits
-    apart = (east - west) / _ARROWS
-    across = np.arange(west + apart / 2, east, apart)
-    x, y = np.meshgrid(across, np.arange(south + apart / canvas.stretch / 2, north, apart / canvas.stretch))
+    apart = (east - west) / across
+    x, y = np.meshgrid(
+        np.arange(west + apart / 2, east, apart),
+        np.arange(south + apart / canvas.stretch / 2, north, apart / canvas.stretch),
+    )
     if canvas.is_map:
         points = canvas.degrees.transform_points(canvas.projection, x, y)
         back = canvas.on_paper(points[..., 0], points[..., 1])
