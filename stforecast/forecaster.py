@@ -541,7 +541,7 @@ class Forecaster:
         statistics and split. The weights themselves tell history, channels and all sizes of the network.
 
         Args:
-            path: a bare state dict (checkpoint.pth, *_tau_cos_ep50.pth), latest.pth, or Lightning's best.ckpt.
+            path: a bare state dict (`checkpoint.pth`), `latest.pth`, or Lightning's best.ckpt.
             series: (time, [level,] Y, X) on the grid and step that the weights are for; one frame pair is enough.
             variables: its variables in the order of the checkpoint's channels, each with all its levels; by default
                 all, in the order of the series.

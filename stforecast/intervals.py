@@ -205,7 +205,7 @@ class Calibration:
     """How many usual errors truth lay from the forecasts of the validation period.
 
     Split-conformal intervals with a score that is weighted locally (Lei et al. 2018, doi:10.1080/01621459.2017.1307116,
-    section 5.2): |truth - forecast| / usual error. The usual error is that of the training period by lead time, cell,
+    section 5.2): `|truth - forecast|` / usual error. The usual error is that of the training period by lead time, cell,
     season and hour, times a power of how large the errors of the ten days before the init time were.
 
     Of n init times the interval for a share p reaches to the score at which the share of cells below it, averaged over

@@ -123,3 +123,13 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert getattr(stforecast, name).__doc__, f"{name} has no docstring"
     with pytest.raises(AttributeError, match="has no attribute 'prepair'"):
         stforecast.prepair  # noqa: B018
+
+
+def test_every_kind_of_error_says_what_is_wrong() -> None:
+    # The documentation makes its list of them.
+    tree = ast.parse((PACKAGE / "errors.py").read_text())
+    (kinds,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "ErrorKind")
+    for node, after in pairwise(kinds.body):
+        if isinstance(node, ast.Assign):
+            said = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            assert said.endswith("."), f"{ast.unparse(node)} has no sentence below it"

@@ -475,7 +475,7 @@ class SummedMAE(_FrameSum):
 
 
 def frame_sums(error: Floats, power: int) -> Floats:
-    """Sums of |error| ** power over the last two axes, the cells of a frame.
+    """Sums of `|error| ** power` over the last two axes, the cells of a frame.
 
     Added over channels and averaged over frames they are the mse (power 2) and the mae (1) that OpenSTL publishes
     (`openstl/core/metrics.py`; arXiv:2306.11249): they grow with the grid and with the number of channels.
