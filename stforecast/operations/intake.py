@@ -115,7 +115,7 @@ def take_in(source: Input, store: Path, notes: Path) -> Intake:
             batch.refuse(delivery, error)
         except OSError as error:
             batch.wait(delivery, str(error))
-    _take_joined(parts, wanted, batch)
+    _take_joined(parts, wanted, times_of(stored), batch)
     batch.put()
     if intake.files or intake.refused:
         remember(notes, known)
@@ -331,21 +331,26 @@ _PLAINLY: dict[str, Any] = {
 }
 
 
-def _take_joined(parts: Sequence[tuple[_Delivery, xr.Dataset]], wanted: Sequence[str], batch: _Batch) -> None:
+def _take_joined(
+    parts: Sequence[tuple[_Delivery, xr.Dataset]], wanted: Sequence[str], stored: Times, batch: _Batch
+) -> None:
     """Take the frames for which several deliveries together have all variables; the others wait."""
     having = {name: [series[[name]] for _, series in parts if name in series] for name in wanted}
     if not parts or not all(having.values()):
         whole: Times = np.empty(0, "datetime64[ns]")
     else:
-        times = [np.concatenate([times_of(one) for one in some]) for some in having.values()]
-        whole = functools.reduce(np.intersect1d, times)
+        whole = functools.reduce(
+            np.intersect1d, [np.concatenate([times_of(one) for one in some]) for some in having.values()]
+        )
     for delivery, series in parts:
-        lacking = times_of(series)[~np.isin(times_of(series), whole)]
+        times = times_of(series)
+        # Frames of a file that another came for before are in the store already.
+        lacking = times[~np.isin(times, whole) & ~np.isin(times, stored)]
         if len(lacking):
             absent = ", ".join(name for name in wanted if name not in series)
             batch.wait(delivery, f"{absent} of {show_time(lacking[0])} did not come yet")
         else:
-            batch.note(delivery, times_of(series))
+            batch.note(delivery, times)
     if len(whole):
         joined = [
             xr.concat(some, "time", **_PLAINLY).drop_duplicates("time").sortby("time").sel(time=whole)

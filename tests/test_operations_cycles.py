@@ -1,0 +1,69 @@
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stforecast.errors import StforecastError
+from stforecast.operations.cycles import Cycle, init_of, name_of
+
+SIX_HOURS = Cycle(timedelta(hours=6))
+
+
+@pytest.mark.parametrize(
+    ("now", "after", "due"),
+    [
+        ("2018-06-01T11:59", "0", "2018-06-01T06"),
+        ("2018-06-01T12:00", "0", "2018-06-01T12"),
+        ("2018-06-01T12:29", "30", "2018-06-01T06"),
+        ("2018-06-01T12:30", "30", "2018-06-01T12"),
+        ("2018-06-01T00:10", "30", "2018-05-31T18"),
+    ],
+)
+def test_the_newest_init_time_is_the_one_whose_frames_should_be_there(now: str, after: str, due: str) -> None:
+    moment = datetime.fromisoformat(now).replace(tzinfo=UTC)
+    assert SIX_HOURS.due(moment, timedelta(minutes=int(after))) == np.datetime64(due)
+
+
+def test_a_day_on_a_city_s_clock_has_as_many_names_as_the_clock_shows_times() -> None:
+    """In autumn an hour comes twice and has one name, in spring an hour never comes."""
+    cycle = Cycle(timedelta(minutes=30), "America/New_York")
+    for day, named in (("2016-11-06", 48), ("2016-03-13", 46), ("2016-07-01", 48)):
+        start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        moments = [start + timedelta(minutes=10 * count) for count in range(6 * 36)]
+        inits = {cycle.due(moment) for moment in moments}
+        assert len({init for init in inits if init.astype("datetime64[D]") == np.datetime64(day)}) == named
+
+
+@given(
+    st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)), st.sampled_from([1, 30, 60, 180, 360, 720, 1440, 2880])
+)
+def test_between_two_moments_lie_all_multiples_and_nothing_else(moment: datetime, minutes: int) -> None:
+    cycle = Cycle(timedelta(minutes=minutes))
+    first = np.datetime64(moment, "ns")
+    last = first + 5 * cycle.length
+    found = cycle.between(first, last)
+    assert (np.diff(found) == cycle.length).all()
+    assert ((found >= first) & (found <= last)).all()
+    assert len(found) == (6 if cycle.floor(first) == first else 5)
+    assert all(cycle.floor(init) == init for init in found)
+
+
+@given(st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)))
+def test_a_name_tells_its_init_time(moment: datetime) -> None:
+    init = np.datetime64(moment.replace(second=0, microsecond=0), "ns")
+    assert init_of(name_of(init)) == init
+
+
+@pytest.mark.parametrize("name", ["latest", ".versions", "20160101", "20160101T0000.1", "20160101T00"])
+def test_other_names_tell_none(name: str) -> None:
+    assert init_of(name) is None
+
+
+def test_what_is_no_init_time_is_refused_with_the_next_ones() -> None:
+    assert SIX_HOURS.parse("2018-06-01T12") == np.datetime64("2018-06-01T12")
+    with pytest.raises(StforecastError, match="next to it are 2018-06-01T12:00 and 2018-06-01T18:00"):
+        SIX_HOURS.parse("2018-06-01T13")
+    with pytest.raises(StforecastError, match="are not times"):
+        SIX_HOURS.parse("soon")
