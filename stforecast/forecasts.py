@@ -48,7 +48,7 @@ def write_forecast(forecast: xr.Dataset, path: str | Path) -> Path:
         with replacing(path) as temporary:
             if path.suffix == ".zarr":
                 plain.to_zarr(temporary, zarr_format=3, consolidated=False, encoding=_TIMES | whole)
-                consolidate(temporary)
+                consolidate(temporary, map(str, plain.data_vars))
             else:
                 packed = {str(name): {"zlib": True, "complevel": 1} for name in forecast.data_vars}
                 plain.to_netcdf(temporary, engine="netcdf4", encoding=_TIMES | whole | packed)
@@ -89,7 +89,7 @@ def open_forecast(path: str | Path) -> xr.Dataset:
 def write_template(forecast: xr.Dataset, group: Path) -> None:
     """Write the axes and attributes of a forecast that is backed by dask, and no values; chunks are dask's."""
     forecast.drop_encoding().to_zarr(group, compute=False, zarr_format=3, consolidated=False, encoding=_TIMES)
-    consolidate(group)
+    consolidate(group, map(str, forecast.data_vars))
 
 
 def write_region(forecast: xr.Dataset, group: Path, region: Mapping[str, slice]) -> None:
@@ -111,5 +111,6 @@ def chunk_files(group: Path, init_chunk: int, lead_chunk: int) -> list[Path]:
 def open_group(group: Path, *, lazily: bool = False) -> xr.Dataset:
     """A forecast of which not all is written yet; `lazily` in chunks of dask."""
     chunks: dict[str, int] | None = {} if lazily else None
-    opened: xr.Dataset = xr.open_zarr(group, chunks=chunks, consolidated=False, decode_timedelta=True)
+    # Without consolidated metadata the order of the variables would be that of the folder.
+    opened: xr.Dataset = xr.open_zarr(group, chunks=chunks, consolidated=True, decode_timedelta=True)
     return opened

@@ -12,7 +12,7 @@ from trials import small_disk
 
 from stforecast.baselines import Persistence
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.forecasts import open_forecast, write_forecast
+from stforecast.forecasts import open_forecast, open_group, write_forecast, write_template
 
 
 def test_a_forecast_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -23,6 +23,18 @@ def test_a_forecast_comes_back_as_it_was_written(tmp_path: Path) -> None:
         assert opened["valid_time"].attrs["standard_name"] == "time"
         assert opened["lead_time"].dtype == np.dtype("timedelta64[ns]")
     assert [entry.name for entry in path.parent.iterdir()] == ["forecast.nc"]
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_the_variables_keep_their_order(tmp_path: Path, suffix: str) -> None:
+    forecast = make_forecast(make_series())
+    names = ["v", "b", "z", "a"]
+    several = forecast.assign({name: forecast["t2m"] for name in names})[names]
+    written = open_forecast(write_forecast(several, tmp_path / f"forecast.{suffix}"))
+    assert list(written.data_vars) == names
+    # Begun as a template and written in parts.
+    write_template(several.chunk(), tmp_path / f"template.{suffix}")
+    assert list(open_group(tmp_path / f"template.{suffix}").data_vars) == names
 
 
 def test_writing_again_replaces_the_file_whole(tmp_path: Path) -> None:

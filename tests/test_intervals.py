@@ -263,6 +263,7 @@ def test_bounds_are_the_same_in_memory_lazily_and_on_the_disk(
     else:
         result = predict(series, further, output=tmp_path / f"forecast.{how}", **options)
     xr.testing.assert_allclose(result.compute(), expected, rtol=1e-6)
+    assert list(result.data_vars) == list(expected.data_vars)
     for name in expected.data_vars:
         assert result[name].attrs == expected[name].attrs, name
         assert result[name].dtype == expected[name].dtype, name

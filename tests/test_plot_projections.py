@@ -414,8 +414,8 @@ def test_the_interval_is_as_wide_as_its_bounds_are_apart() -> None:
     air = forecast["air"]
     forecast = forecast.assign(air_lower=air - 1, air_upper=air + 2 * (air["lat"] > 50))
     for name in ("air_lower", "air_upper"):
-        forecast[name].attrs = {"units": "K", "interval": 0.9}
-    axes = plot.interval(forecast).axes[0]
+        forecast[name].attrs = {"units": "K", "interval": 0.9, "interval_of": "air"}
+    axes = plot.interval(forecast[["air_lower", "air_upper", "air"]]).axes[0]
     assert mesh_of(axes).get_clim() == pytest.approx((0, 3), abs=1e-4)
     assert value_at_degrees(axes, 60, -40) == pytest.approx(3, abs=1e-3)
     assert value_at_degrees(axes, 40, -40) == pytest.approx(1, abs=1e-3)

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import Grid, axis_of, check_forecast, find_dims
+from stforecast.grid import Grid, axis_of, check_forecast, find_dims, forecast_variables
 from stforecast.plot.words import shown
 
 Instant = str | datetime | np.datetime64
@@ -38,10 +38,10 @@ def field_of(forecast: xr.Dataset, variable: str | None, level: float | None) ->
 
 
 def variable_of(dataset: xr.Dataset, variable: str | None, what: str) -> str:
-    """The variable that is asked for, by default the first."""
+    """The variable that is asked for, by default the first that is no bound of another."""
     names = [str(name) for name in dataset.data_vars]
     if variable is None and names:
-        return names[0]
+        return str(next(iter(forecast_variables(dataset)), names[0]))
     if variable is None or variable not in names:
         raise StforecastError(ErrorKind.VAR_MISSING, f"the {what} has no variable {variable or ''}, it has {names}")
     return variable

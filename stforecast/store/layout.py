@@ -1,6 +1,7 @@
 """What a store looks like on the disk: chunks and shards over time, arrays, codecs and metadata."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,9 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def consolidate(group: Path) -> None:
-    """One root metadata file that names every array, so that a reader lists no folder."""
-    names = sorted(entry.name for entry in group.iterdir() if entry.is_dir())
+def consolidate(group: Path, first: Iterable[str] = ()) -> None:
+    """One root metadata file that names every array, so that a reader lists no folder; in this order, then sorted."""
+    names = dict.fromkeys([*first, *sorted(entry.name for entry in group.iterdir() if entry.is_dir())])
     root = json.loads((group / "zarr.json").read_text())
     members = {name: json.loads((group / name / "zarr.json").read_text()) for name in names}
     # Written here because zarr's own function warns that consolidated metadata is not in the v3 specification yet.
