@@ -1,6 +1,7 @@
 """The command line: verbs that each call one public function."""
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,12 +22,14 @@ import stforecast as stf
 from stforecast.configuration import parse_duration
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import check_writable
-from stforecast.grid import Grid
+from stforecast.grid import Grid, times_of
 from stforecast.sources.selection import period_bounds
 from stforecast.split import PARTS, Split, parse_period
 from stforecast.store import is_store
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from stforecast.operations.pipeline import Pipeline
     from stforecast.operations.running import Outcome
 
@@ -94,6 +97,16 @@ class GroupChoice(StrEnum):
 
     SEASON = "season"
     HOUR = "hour"
+
+
+class PictureKind(StrEnum):
+    """What a picture shows."""
+
+    MAP = "map"
+    COMPARISON = "comparison"
+    PANELS = "panels"
+    ANOMALY = "anomaly"
+    INTERVAL = "interval"
 
 
 class Part(StrEnum):
@@ -539,37 +552,160 @@ def _without_nan(value: Any) -> Any:
 
 @app.command()
 def plot(
-    forecast: Annotated[Path, typer.Argument(help="A forecast that `stforecast predict` wrote.")],
-    truth: DataPath,
-    output: Annotated[
-        Path, typer.Argument(help="The picture to write, e.g. map.png (.pdf, .svg), or a film: .gif, .mp4.")
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FORECAST [TRUTH] OUTPUT",
+            help="A forecast that `stforecast predict` wrote; a prepared store or raw data, for what is drawn beside "
+            "it; the picture to write, e.g. map.png (.pdf, .svg), or a film: .gif, .mp4.",
+        ),
     ],
+    kind: Annotated[
+        PictureKind | None,
+        typer.Option(
+            help="map: the forecast; comparison: forecast, truth and error; panels: the forecast at several "
+            "lead times; anomaly: how far it departs from the climatology of TRUTH's training period; interval: how "
+            "wide its bounds are. By default a comparison with TRUTH and a map without."
+        ),
+    ] = None,
     variable: Annotated[str | None, typer.Option(help="The variable to draw; the first by default.")] = None,
+    level: Annotated[float | None, typer.Option(help="The level to draw; the first by default.")] = None,
     init: Annotated[str | None, typer.Option(help="The init time to draw; the last by default.")] = None,
-    lead: Annotated[str | None, typer.Option(help="The lead time to draw, e.g. 24h; the last by default.")] = None,
+    lead: Annotated[
+        list[str] | None,
+        typer.Option(help="The lead time to draw, e.g. 24h; the last by default. Repeat for panels; six by default."),
+    ] = None,
+    winds: Annotated[
+        bool, typer.Option("--winds", help="Draw arrows of the wind, where the forecast has u and v.")
+    ] = False,
+    projection: Annotated[
+        str | None,
+        typer.Option(help="A projection of cartopy with its centre, e.g. Robinson, Robinson:180, Orthographic:-30,40."),
+    ] = None,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Streets or water to draw over a city, a GeoJSON or a shapefile in degrees; repeat for several. "
+            "new-york, which comes with the package, is drawn by default where it fits."
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="How long each lead time stands in a film.")] = 0.5,
     source: SourceName = None,
 ) -> None:
-    """Draw forecast, truth and error side by side on a map: a picture of one lead time, or a film of all."""
+    """Draw a forecast on a map: a picture of one lead time, or a film of all, with TRUTH beside it if given."""
+    forecast, truth, output = _plotted(paths)
     _check_output(output, *PICTURES, *FILMS)
-    if output.suffix in FILMS:
-        if lead is not None:
-            raise StforecastError(ErrorKind.ARGUMENT, f"{output} shows all lead times; leave --lead out")
-        stf.plot.animation(
-            _load_forecast(forecast),
-            output,
-            truth=_open(truth, source),
-            variable=variable,
-            init_time=init,
-            seconds_per_frame=seconds,
-            progress=True,
-        )
-    else:
-        figure = stf.plot.comparison(
-            _load_forecast(forecast), _open(truth, source), variable=variable, init_time=init, lead_time=lead
-        )
-        stf.plot.save(figure, output)
+    kind = kind or (PictureKind.MAP if truth is None else PictureKind.COMPARISON)
+    _check_kind(kind, truth, output, lead or [], winds=winds)
+    options: dict[str, Any] = {"variable": variable, "init_time": init, "level": level, "context": context or None}
+    options |= {"projection": None if projection is None else _projection(projection)}
+    options |= {"winds": True} if winds else {}
+    loaded = _load_forecast(forecast)
+    series = None if truth is None else _open(truth, source)
+    with _drawn_in(projection):
+        if output.suffix in FILMS:
+            stf.plot.animation(loaded, output, truth=series, seconds_per_frame=seconds, progress=True, **options)
+        elif kind is PictureKind.PANELS:
+            stf.plot.save(stf.plot.panels(loaded, lead_times=lead or None, **options), output)
+        else:
+            options["lead_time"] = lead[0] if lead else None
+            stf.plot.save(_picture(kind, loaded, series, options), output)
     typer.echo(output)
+
+
+def _plotted(paths: list[str]) -> tuple[Path, str | None, Path]:
+    """Forecast, truth and output of a picture."""
+    if len(paths) not in (2, 3):
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"plot wants FORECAST [TRUTH] OUTPUT, two or three paths, not {' '.join(paths)}"
+        )
+    return Path(paths[0]), paths[1] if len(paths) == 3 else None, Path(paths[-1])
+
+
+def _check_kind(kind: PictureKind, truth: str | None, output: Path, lead: list[str], *, winds: bool) -> None:
+    """Refuse what a kind of picture cannot have, before anything is read."""
+    is_film = output.suffix in FILMS
+    faults = {
+        f"{output} shows all lead times; leave --lead out": is_film and bool(lead),
+        f"a film shows a map or a comparison; write --kind {kind} as {', '.join(PICTURES)}": is_film
+        and kind not in (PictureKind.MAP, PictureKind.COMPARISON),
+        f"--kind {kind} wants TRUTH: stforecast plot FORECAST TRUTH {output}": truth is None
+        and kind in (PictureKind.COMPARISON, PictureKind.ANOMALY),
+        f"--kind {kind} is of the forecast alone; leave {truth} out": truth is not None
+        and kind not in (PictureKind.COMPARISON, PictureKind.ANOMALY),
+        f"--kind {kind} shows one lead time; give --lead once, or --kind panels": len(lead) > 1
+        and kind is not PictureKind.PANELS,
+        f"--winds are drawn over fields; leave them out with --kind {kind}": winds
+        and kind in (PictureKind.ANOMALY, PictureKind.INTERVAL),
+    }
+    for words, is_so in faults.items():
+        if is_so:
+            raise StforecastError(ErrorKind.ARGUMENT, words)
+
+
+def _picture(kind: PictureKind, forecast: xr.Dataset, truth: xr.Dataset | None, options: dict[str, Any]) -> "Figure":
+    """The figure of one lead time."""
+    if kind is PictureKind.MAP:
+        return stf.plot.forecast_map(forecast, **options)
+    if kind is PictureKind.INTERVAL:
+        return stf.plot.interval(forecast, **options)
+    assert truth is not None
+    if kind is PictureKind.ANOMALY:
+        return stf.plot.anomaly(forecast, _training_part(truth, forecast), **options)
+    return stf.plot.comparison(forecast, truth, **options)
+
+
+def _training_part(truth: xr.Dataset, forecast: xr.Dataset) -> xr.Dataset:
+    """The frames that say what is normal: those of the store's training period, else of the model's."""
+    attrs = next((some.attrs for some in (truth, forecast) if "split" in some.attrs), None)
+    if attrs is None:
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            "neither TRUTH nor the forecast says which period is normal; give a store that stforecast prepare made",
+        )
+    return truth.isel(time=Split.from_attrs(attrs).part_rows(times_of(truth), "train"))
+
+
+def _projection(text: str) -> Any:
+    """The projection of cartopy that is written as Name, Name:LONGITUDE or Name:LONGITUDE,LATITUDE."""
+    import inspect
+
+    import cartopy.crs as ccrs
+
+    known = {
+        name.lower(): found
+        for name, found in vars(ccrs).items()
+        if inspect.isclass(found)
+        and issubclass(found, ccrs.Projection)
+        and "central_longitude" in inspect.signature(found).parameters
+    }
+    name, _, centre = text.partition(":")
+    if name.lower() not in known:
+        names = ", ".join(sorted(found.__name__ for found in known.values()))
+        raise StforecastError(ErrorKind.ARGUMENT, f"there is no projection {name}; there are {names}")
+    projection = known[name.lower()]
+    has_latitude = "central_latitude" in inspect.signature(projection).parameters
+    number = r"[+-]?\d+(?:\.\d*)?"
+    if centre and not re.fullmatch(rf"{number}(?:,{number})?" if has_latitude else number, centre):
+        example = f"{projection.__name__}:-30{',40' if has_latitude else ''}"
+        raise StforecastError(ErrorKind.ARGUMENT, f"--projection wants a centre in degrees, e.g. {example}, not {text}")
+    degrees = [float(part) for part in centre.split(",") if part]
+    return projection(**dict(zip(("central_longitude", "central_latitude"), degrees, strict=False)))
+
+
+@contextmanager
+def _drawn_in(projection: str | None) -> Iterator[None]:
+    """Says that a projection does not suit, where cartopy fails in one that was asked for."""
+    try:
+        yield
+    except (StforecastError, OSError):
+        raise
+    except Exception as error:
+        if projection is None:
+            raise
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"this domain cannot be drawn in {projection} ({error}); choose another projection"
+        ) from error
 
 
 PipelineFile = Annotated[Path, typer.Argument(help="The YAML file of a pipeline; docs/operations.md has its keys.")]

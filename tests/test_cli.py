@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from test_grid import make_forecast
 
 import stforecast as stf
 from stforecast import cli
+from stforecast.errors import StforecastError
 from stforecast.forecasts import write_forecast
 from stforecast.store.versions import lock
 
@@ -96,6 +98,125 @@ def test_scores_come_by_metric_hour_and_region_with_a_card(tmp_path: Path, raw: 
     assert run("evaluate", forecast, store, *curve, monkeypatch=monkeypatch) == 0, capsys.readouterr()
     coords = json.loads(capsys.readouterr().out)["coords"]
     assert coords["t2m_skill_interval"]["dims"] == ["bound", "source", "reference", "metric", "lead_time"]
+
+
+@pytest.fixture(scope="module")
+def drawables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a forecast f.nc that has winds and bounds, its truth raw.nc and s.zarr, and parts of it."""
+    folder = tmp_path_factory.mktemp("drawables")
+    series = make_series(120, shape=(6, 8), variables=("t2m", "u10", "v10"))
+    for name in ("u10", "v10"):
+        series[name] = (series[name] - series[name].mean()).assign_attrs(units="m s**-1", long_name=f"variable {name}")
+    series.to_netcdf(folder / "raw.nc")
+    series.isel(time=slice(0, 40)).to_netcdf(folder / "early.nc")
+    series.isel(time=slice(90, None)).to_netcdf(folder / "late.nc")
+    stf.prepare(series, folder / "s.zarr", stf.Split.by_fraction(series["time"].to_numpy()))
+    forecast = stf.baselines.Persistence().predict(series, init_times=series["time"].to_numpy()[100:102], horizon=3)
+    bounds = {f"t2m_{bound}": forecast["t2m"] + off for bound, off in (("lower", -1), ("upper", 1))}
+    for name in bounds:
+        bounds[name].attrs = {"units": "K", "interval": 0.9, "interval_of": "t2m"}
+    write_forecast(forecast.assign(bounds), folder / "f.nc")
+    return folder
+
+
+@pytest.fixture
+def plot(drawables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`stforecast plot` of that forecast in a folder that is empty; the exit status."""
+    monkeypatch.chdir(tmp_path)
+
+    def ends(*arguments: object) -> int:
+        paths = [drawables / str(word) if (drawables / str(word)).exists() else word for word in arguments]
+        return run("plot", drawables / "f.nc", *paths, monkeypatch=monkeypatch)
+
+    return ends
+
+
+@pytest.mark.parametrize(
+    ("arguments", "magic"),
+    [
+        (("map.png", "--winds", "--projection", "robinson:180"), b"\x89PNG"),
+        (("raw.nc", "map.svg", "--lead", "6h", "--projection", "PlateCarree:180"), b"<?xml"),
+        (("map.pdf", "--kind", "panels", "--winds", "--lead", "6h", "--lead", "18h"), b"%PDF"),
+        (("film.gif", "--seconds", 0.1, "--kind", "map", "--projection", "Mollweide"), b"GIF89a"),
+    ],
+)
+def test_pictures_and_films_come_without_a_truth_or_with_one(
+    plot: Callable[..., int], arguments: tuple[object, ...], magic: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plot(*arguments) == 0, capsys.readouterr().err
+    output = next(str(word) for word in arguments if Path(str(word)).suffix in (*cli.PICTURES, *cli.FILMS))
+    assert capsys.readouterr().out == f"{output}\n"
+    assert Path(output).read_bytes().startswith(magic)
+
+
+def test_what_plot_is_asked_for_is_what_it_draws(plot: Callable[..., int], monkeypatch, capsys) -> None:
+    drawn: list[str] = []
+    for name in ("forecast_map", "comparison", "panels", "anomaly", "interval"):
+        draw = getattr(stf.plot, name)
+
+        def noted(*given: object, draw=draw, **options: object) -> object:
+            figure = draw(*given, **options)
+            drawn.append(" / ".join(axes.get_title().replace("\n", ", ") for axes in figure.axes if axes.get_title()))
+            return figure
+
+        monkeypatch.setattr(stf.plot, name, noted)
+    monkeypatch.setattr(stf.plot, "save", lambda figure, path: path)
+    for arguments in (
+        ("m.png", "--lead", "12h", "--variable", "v10"),
+        ("s.zarr", "m.png", "--init", "2016-01-26T00"),
+        ("m.png", "--kind", "panels", "--lead", "18h", "--lead", "6h"),
+        ("s.zarr", "m.png", "--kind", "anomaly"),
+        ("m.png", "--kind", "interval", "--lead", "6h"),
+    ):
+        assert plot(*arguments) == 0, capsys.readouterr().err
+    at = "valid 2016-01-26 {} UTC, init 2016-01-26 {}, lead {} h".format
+    assert drawn == [
+        "Forecast: variable v10 [m s⁻¹], " + at("18:00", "06:00", 12),
+        " / ".join(
+            f"{heading} [K], " + at("18:00", "00:00", 18)
+            for heading in ("Forecast", "Truth", "Error: forecast minus truth")
+        ),
+        "Forecast [K], valid 2016-01-27 00:00 UTC, init 2016-01-26 06:00, lead 18 h / Forecast [K], "
+        + at("12:00", "06:00", 6),
+        "variable t2m anomaly [K], valid 2016-01-27 00:00 UTC, init 2016-01-26 06:00, lead 18 h",
+        "variable t2m, width of the 90% prediction interval [K], " + at("12:00", "06:00", 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "status"),
+    [
+        (("map.png", "--variable", "q"), "the forecast has no variable q, it has ['t2m', 'u10', 'v10'", 3),
+        (("map.png", "--lead", "5h"), "the forecast has no lead_time 5h, it has 3 from 6 h to 18 h", 3),
+        (("map.png", "--level", 500), "variable t2m has no levels; leave level=500 out", 2),
+        (("map.png", "--kind", "interval", "--variable", "u10"), "the forecast has no bounds of u10", 3),
+        (("map.png", "--projection", "Robin"), "there is no projection Robin; there are Aitoff, AlbersEqualArea", 2),
+        (("map.png", "--projection", "Robinson:1,2"), "wants a centre in degrees, e.g. Robinson:-30, not Robin", 2),
+        (("map.png", "--projection", "Gnomonic:x"), "a centre in degrees, e.g. Gnomonic:-30,40, not Gnomonic:x", 2),
+        (("map.png", "--context", "none.geojson"), "there is no file none.geojson to draw over the map", 3),
+        (("nothing.zarr", "map.png"), "nothing.zarr", 3),
+        (("early.nc", "map.png"), "which the truth lacks", 3),
+        (("late.nc", "map.png", "--kind", "anomaly"), "neither TRUTH nor the forecast says which period is normal", 2),
+    ],
+)
+def test_a_picture_that_cannot_be_is_one_line(
+    plot: Callable[..., int], arguments: tuple[object, ...], words: str, status: int, capsys
+) -> None:
+    assert plot(*arguments) == status
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not Path("map.png").exists()
+
+
+def test_a_projection_that_cartopy_fails_in_is_named() -> None:
+    with (
+        pytest.raises(StforecastError, match=r"cannot be drawn in Hammer:3 \(no polygon\); choose another projection"),
+        cli._drawn_in("Hammer:3"),
+    ):
+        raise TypeError("no polygon")
+    with pytest.raises(TypeError, match="no polygon"), cli._drawn_in(None):  # our own fault is no user's
+        raise TypeError("no polygon")
 
 
 def test_periods_on_the_command_line_are_the_split(
@@ -298,6 +419,16 @@ def test_a06_h01_what_another_process_is_writing_is_to_be_tried_later(tmp_path: 
         (("predict", "model", "s.zarr", "f.nc", "--every", 3), "--every is of use only with --part", 2),
         (("plot", "f.nc", "s.zarr", "map.doc"), "map.doc should end in .png or .pdf or .svg or .gif or .mp4", 2),
         (("plot", "f.nc", "s.zarr", "film.gif", "--lead", "6h"), "film.gif shows all lead times; leave --lead out", 2),
+        (("plot", "map.png"), "plot wants FORECAST [TRUTH] OUTPUT, two or three paths, not map.png", 2),
+        (("plot", "f.nc", "s.zarr", "t.zarr", "map.png"), "two or three paths, not f.nc s.zarr t.zarr map.png", 2),
+        (("plot", "f.nc", "s.zarr"), "s.zarr should end in .png or .pdf or .svg or .gif or .mp4", 2),
+        (("plot", "f.nc", "map.png", "--kind", "comparison"), "wants TRUTH: stforecast plot FORECAST TRUTH map.png", 2),
+        (("plot", "f.nc", "map.png", "--kind", "anomaly"), "--kind anomaly wants TRUTH", 2),
+        (("plot", "f.nc", "s.zarr", "map.png", "--kind", "map"), "is of the forecast alone; leave s.zarr out", 2),
+        (("plot", "f.nc", "film.mp4", "--kind", "interval"), "a film shows a map or a comparison; write --kind int", 2),
+        (("plot", "f.nc", "map.png", "--lead", "6h", "--lead", "12h"), "one lead time; give --lead once, or --kind", 2),
+        (("plot", "f.nc", "map.png", "--kind", "interval", "--winds"), "leave them out with --kind interval", 2),
+        (("plot", "f.nc", "map.png"), "there is no forecast at f.nc", 3),
         (("evaluate", "f.nc", "s.zarr", "--curve", "curve.txt"), "curve.txt should end in .png", 2),
         (("evaluate", "f.nc", "s.zarr"), "there is no forecast at f.nc", 3),
         (("evaluate", "f.nc", "s.zarr", "--card", "card.gif"), "card.gif should end in .png", 2),

@@ -120,6 +120,14 @@ def test_a_projection_is_for_maps() -> None:
     assert refused.value.kind == ErrorKind.ARGUMENT
 
 
+def test_a_domain_that_a_projection_does_not_show_is_refused() -> None:
+    with pytest.raises(
+        StforecastError, match="is not to be seen in projection=Orthographic; choose another"
+    ) as refused:
+        plot.forecast_map(forecast_of(ATLANTIC), projection=ccrs.Orthographic(100, -60))
+    assert refused.value.kind == ErrorKind.ARGUMENT
+
+
 def test_many_cells_are_drawn_as_their_means_which_the_foot_tells() -> None:
     fine = make_map(np.linspace(-89.9, 89.9, 900), np.arange(1801) * 360 / 1801, frames=2)
     drawn = canvas(fine)

@@ -139,10 +139,15 @@ def canvas_of(dataset: xr.Dataset, grid: Grid, projection: Any = None, context: 
     """Where the cells of a forecast's grid lie on paper, in a projection of one's choice or in one that suits them.
 
     Raises:
-        StforecastError: ARGUMENT for a projection of a grid that has no latitudes and longitudes, or for context where
-            nothing tells the degrees of its cells; what `context_in` refuses.
+        StforecastError: ARGUMENT for a projection of a grid that has no latitudes and longitudes or that lies outside
+            of it, or for context where nothing tells the degrees of its cells; what `context_in` refuses.
     """
     canvas = _bare_canvas(dataset, grid, projection)
+    if canvas.kind == "chosen" and not np.isfinite(canvas.edge).all(axis=1).any():
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            f"the grid {grid} is not to be seen in projection={type(projection).__name__}; choose another centre",
+        )
     if canvas.is_map or canvas.kind == "city":
         west, east = (float(bound) + canvas.centre for bound in canvas.x_bounds[[0, -1]])
         south, north = (float(bound) for bound in canvas.y_bounds[[0, -1]])
