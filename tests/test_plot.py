@@ -711,11 +711,30 @@ def little_room() -> Iterator[None]:
 def test_a_full_disk_leaves_the_old_picture_and_nothing_half_written(tmp_path: Path, little_room: None) -> None:
     path = tmp_path / "curve.png"
     path.write_bytes(b"old")
-    with pytest.raises(StforecastError, match="no room") as refused:
+    with pytest.raises(StforecastError, match="what was there before is intact") as refused:
         plot.save(plot.skill_curve(make_scores()), path)
     assert refused.value.kind == ErrorKind.DISK_FULL
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    figure = plot.skill_curve(make_scores())
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "folder.png" / "inside").mkdir(parents=True)
+    for path in (tmp_path / "file" / "curve.png", tmp_path / "folder.png"):
+        with pytest.raises(StforecastError, match=f"{path.name} was not written and what was there") as refused:
+            plot.save(figure, path)
+        assert refused.value.kind == ErrorKind.IO_ERROR
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StforecastError, match=r"curve.*\.png cannot be written by user") as refused:
+        plot.save(plot.skill_curve(make_scores()), tmp_path / "curve.png")
+    assert refused.value.kind == ErrorKind.PERMISSION
 
 
 def test_figures_are_released_with_their_last_reference() -> None:

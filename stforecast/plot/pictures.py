@@ -1,6 +1,5 @@
 """Figures without pyplot, their colour bars, and the files that they are saved to."""
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import replacing
+from stforecast.files import faults_named, replacing
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -23,29 +22,20 @@ def save(figure: Figure, path: str | Path) -> Path:
         path: ends in .png, .pdf or .svg, which chooses the format.
 
     Raises:
-        StforecastError: ARGUMENT for another ending; DISK_FULL, and what was at `path` before stays.
+        StforecastError: ARGUMENT for another ending; DISK_FULL, PERMISSION or IO_ERROR if it cannot be written, and
+            what was at `path` before stays.
     """
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
         raise StforecastError(
             ErrorKind.ARGUMENT, f"pictures are written as {', '.join(_SUFFIXES)}: {path} should end in one of these"
         )
-    try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150, bbox_inches="tight", pad_inches=0.15)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise StforecastError(
-            ErrorKind.DISK_FULL, f"there is no room for {path} ({error.strerror}); free some or choose another place"
-        ) from error
+    with faults_named(path), replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", pad_inches=0.15)
     return path
 
 
 _SUFFIXES = (".pdf", ".png", ".svg")
-
-
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 Layout = Literal["compressed", "constrained"]
