@@ -42,6 +42,7 @@ class SetClock(Clock):
     def __init__(self, now: np.datetime64 | datetime) -> None:
         self.set(now)
         self.slept: list[float] = []
+        self._ticks = 0.0
 
     def set(self, now: np.datetime64 | datetime) -> None:
         moment = now if isinstance(now, datetime) else pd.Timestamp(now).to_pydatetime(warn=False)
@@ -50,8 +51,12 @@ class SetClock(Clock):
     def now(self) -> datetime:
         return self._now
 
+    def ticks(self) -> float:
+        return self._ticks
+
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        self._ticks += seconds
         self._now += timedelta(seconds=seconds)
 
 

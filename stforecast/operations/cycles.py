@@ -21,6 +21,10 @@ class Clock:
         """The time, in UTC."""
         return datetime.now(UTC)
 
+    def ticks(self) -> float:
+        """Seconds since some moment, by a clock that nobody sets: lengths of time are told by it."""
+        return time.monotonic()
+
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)

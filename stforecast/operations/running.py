@@ -28,7 +28,7 @@ from stforecast.operations.pipeline import Pipeline
 from stforecast.operations.scoring import score_due
 from stforecast.pretrained import load_model
 from stforecast.store import open_store
-from stforecast.store.versions import lock, recall, remember
+from stforecast.store.versions import current_version, lock, recall, remember
 from stforecast.time_axis import Times, show_time
 
 DEGRADED = 7
@@ -321,22 +321,38 @@ def present_model(pipeline: Pipeline) -> str:
 def _gather(attempt: _Attempt, ladder: Ladder, wait: timedelta) -> Times:
     """The frames that are still missing when all have come, or the deadline has."""
     pipeline, clock = attempt.pipeline, attempt.clock
-    until = clock.now() + wait
-    stores = {pipeline.store, *(rung.store for rung in pipeline.fallback if rung.store is not None)}
+    until = clock.ticks() + wait.total_seconds()
+    stores = sorted({pipeline.store, *(rung.store for rung in pipeline.fallback if rung.store is not None)})
+    places = [
+        (pipeline.input, store, pipeline.output / INTAKE)
+        if store == pipeline.store
+        else (
+            pipeline.input.model_copy(update={"variables": None}),
+            store,
+            pipeline.output / f".intake-{number}.json",
+        )
+        for number, store in enumerate(stores)
+    ]
+    seen: list[Path] = []
+    told: Times | None = None
     while True:
-        for number, store in enumerate(sorted(stores)):
-            notes = pipeline.output / (INTAKE if store == pipeline.store else f".intake-{number}.json")
-            source = (
-                pipeline.input if store == pipeline.store else pipeline.input.model_copy(update={"variables": None})
-            )
-            came = take_in(source, store, notes)
-            if store == pipeline.store:
-                attempt.intake = attempt.intake.merge(came)
-        lacking = ladder.lacking(attempt.init)
-        left = (until - clock.now()).total_seconds()
+        # Others may let a store grow too. Opening one takes longer than to see that nothing is new.
+        if seen != [current_version(store) for store in stores] or any(
+            pending(source, notes) for source, _, notes in places
+        ):
+            for source, store, notes in places:
+                came = take_in(source, store, notes)
+                if store == pipeline.store:
+                    attempt.intake = attempt.intake.merge(came)
+            seen = [current_version(store) for store in stores]
+            lacking = ladder.lacking(attempt.init)
+        left = until - clock.ticks()
         if not len(lacking) or left <= 0:
             break
-        say("waiting", pipeline=pipeline.name, init=show_time(attempt.init), missing=[show_time(t) for t in lacking])
+        if told is None or not np.array_equal(told, lacking):
+            missing = [show_time(time) for time in lacking]
+            say("waiting", pipeline=pipeline.name, init=show_time(attempt.init), missing=missing)
+            told = lacking
         clock.sleep(min(_POLL_SECONDS, left))
     for text in attempt.intake.changed:
         attempt.warn(f"{ErrorKind.INPUT_CHANGED}: {text}; it was {_DONE_WITH[pipeline.input.revisions]}")
