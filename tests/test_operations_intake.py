@@ -1,5 +1,6 @@
 """What is delivered, in whatever state, and what of it comes into the store."""
 
+import hashlib
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -214,3 +215,37 @@ def test_a_store_that_is_busy_is_no_fault_of_the_input(pipeline: Pipeline) -> No
     assert caught.value.kind == ErrorKind.STORE_BUSY
     assert taken(pipeline).added == 1
     assert TIMES[NEXT] in stored(pipeline)["time"].to_numpy()
+
+
+def test_a_store_that_fails_while_more_is_read_loses_no_frame(pipeline: Pipeline) -> None:
+    # The same frame twice: the first is put into the store before the second is held.
+    deliver(pipeline, NEXT, name="a.nc")
+    deliver(pipeline, NEXT, name="b.nc")
+    with lock(pipeline.store), pytest.raises(StforecastError, match="is being written by process"):
+        taken(pipeline)
+    assert taken(pipeline).added == 1
+    assert_holds(pipeline, NEXT)
+
+
+def test_a_file_is_looked_at_again_whatever_its_dates_say(pipeline: Pipeline) -> None:
+    good = deliver(pipeline, NEXT)
+    content, dates = good.read_bytes(), (1e9, 1e9)
+    # As rsync -t does: the same size and time of writing for a copy that was damaged on its way and for a good one.
+    good.write_bytes(content[:200] + bytes(len(content) - 200))
+    os.utime(good, dates)
+    assert len(taken(pipeline).refused) == 1
+    good.write_bytes(content)
+    os.utime(good, dates)
+    assert taken(pipeline).added == 1
+    assert_holds(pipeline, NEXT)
+
+
+def test_a_sum_that_comes_after_its_file_lets_it_in(pipeline: Pipeline) -> None:
+    file = deliver(pipeline, NEXT)
+    sums = file.with_name(f"{file.name}.sha256")
+    sums.write_text(f"{hashlib.sha256(b'the file before').hexdigest()}  {file.name}\n")
+    assert [one["kind"] for one in taken(pipeline).refused] == ["FILE_CHECKSUM"]
+    sums.write_text(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n")
+    came = taken(pipeline)
+    assert came.added == 1
+    assert (came.files[0]["bytes"], came.files[0]["sha256"]) == (file.stat().st_size, sums.read_text().split()[0])

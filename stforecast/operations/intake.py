@@ -20,11 +20,11 @@ from stforecast.sources.raw_files import (
     GRIB_SUFFIXES,
     HDF5_SUFFIXES,
     NETCDF_SUFFIXES,
-    Stamp,
     files_below,
     find_files,
     is_url,
     is_zarr,
+    sum_file,
 )
 from stforecast.store import append, open_store
 from stforecast.store.versions import recall, remember
@@ -73,9 +73,9 @@ class Intake:
 def take_in(source: Input, store: Path, notes: Path) -> Intake:
     """Put what was delivered since the last look into a store.
 
-    Each file is known by its size and time of change, and looked at once; one that changed is looked at again. A file
-    that is unfit stops no other. Frames that are in the store already change nothing; with other values they are told
-    of, and kept or replaced as the pipeline says.
+    Each file is known by its size and times of change, and looked at once; one that changed is looked at again, or
+    whose sum beside it did. A file that is unfit stops no other. Frames that are in the store already change nothing;
+    with other values they are told of, and kept or replaced as the pipeline says.
 
     Args:
         source: where frames are delivered.
@@ -111,10 +111,8 @@ def take_in(source: Input, store: Path, notes: Path) -> Intake:
             else:
                 batch.take(delivery, series)
                 batch.note(delivery, times_of(series))
-        except StforecastError as error:
-            batch.refuse(delivery, error)
-        except OSError as error:
-            batch.wait(delivery, str(error))
+        except (StforecastError, OSError) as error:
+            batch.turn_away(delivery, error)
     _take_joined(parts, wanted, times_of(stored), batch)
     batch.put()
     if intake.files or intake.refused:
@@ -137,18 +135,26 @@ class _Delivery:
     Attributes:
         path: a file or a zarr store.
         name: what it is called below that place.
-        stamp: its bytes and when they were last written; None for what grows and is looked at each time.
+        stamp: its bytes, when they were last written, and when that was last told; None for what grows and is looked at
+            each time.
     """
 
     path: Path | str
     name: str
-    stamp: tuple[int, int] | None = None
+    stamp: tuple[int, int, int] | None = None
 
     @classmethod
     def of(cls, path: Path, root: Path) -> "_Delivery":
-        """A file, or a zarr store with all its files, as it is now."""
-        stamps = [Stamp.of(file) for file in files_below(path)]
-        stamp = sum(one.size for one in stamps), max((one.modified_ns for one in stamps), default=0)
+        """A file with its sum, or a zarr store with all its files, as it is now."""
+        found = [file.stat() for file in files_below(path)]
+        with suppress(FileNotFoundError):
+            found.append(sum_file(path).stat())
+        stamp = (
+            sum(one.st_size for one in found),
+            max((one.st_mtime_ns for one in found), default=0),
+            # Who copies a file anew may set the first time to what it was, and never this one.
+            max((one.st_ctime_ns for one in found), default=0),
+        )
         return cls(path, str(path.relative_to(root)), stamp)
 
     @property
@@ -159,16 +165,21 @@ class _Delivery:
     def is_known(self, known: State) -> bool:
         """Whether it was looked at as it is now."""
         note = known.get(self.name)
-        return note is not None and (note["bytes"], note["modified_ns"]) == self.stamp
+        return note is not None and tuple(map(note.get, _STAMP)) == self.stamp
 
     def describe(self) -> dict[str, Any]:
         """What a record says of it."""
         if self.stamp is None:
             return {"file": self.name}
-        digest = hashlib.sha256()
+        digest, size = hashlib.sha256(), 0
         for file in files_below(Path(self.path)):
-            digest.update(file.read_bytes())
-        return {"file": self.name, "bytes": self.stamp[0], "sha256": digest.hexdigest()}
+            content = file.read_bytes()
+            digest.update(content)
+            size += len(content)
+        return {"file": self.name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+_STAMP = ("bytes", "modified_ns", "changed_ns")
 
 
 @dataclass(frozen=True)
@@ -220,6 +231,7 @@ class _Batch:
     def __init__(self, store: Path, replace: bool, known: State, intake: Intake) -> None:
         self._store, self._replace, self._known, self._intake = store, replace, known, intake
         self._held: list[tuple[_Delivery, xr.Dataset]] = []
+        self._fault: StforecastError | OSError | None = None
 
     def take(self, delivery: _Delivery, series: xr.Dataset) -> None:
         """Take the frames of a delivery, some at a time if they are many."""
@@ -237,6 +249,19 @@ class _Batch:
         self._intake.files.append(delivery.describe() | span)
         self._remember(delivery)
 
+    def turn_away(self, delivery: _Delivery, error: StforecastError | OSError) -> None:
+        """Refuse a delivery, or let it wait, for a fault of its own; any other ends the run.
+
+        Raises:
+            StforecastError: the fault, if it is the store's or time is up; nothing is remembered of what was read.
+        """
+        if error is self._fault or (isinstance(error, StforecastError) and error.kind == ErrorKind.TIMEOUT):
+            raise error
+        if isinstance(error, StforecastError):
+            self.refuse(delivery, error)
+        else:
+            self.wait(delivery, str(error))
+
     def refuse(self, delivery: _Delivery, error: StforecastError) -> None:
         """Remember that a delivery is unfit; or look at it again, if it is only being written now."""
         if error.kind.exit_status == ErrorKind.FILE_BUSY.exit_status:
@@ -253,7 +278,7 @@ class _Batch:
 
     def _remember(self, delivery: _Delivery) -> None:
         if delivery.stamp is not None:
-            self._known[delivery.name] = {"bytes": delivery.stamp[0], "modified_ns": delivery.stamp[1]}
+            self._known[delivery.name] = dict(zip(_STAMP, delivery.stamp, strict=True))
 
     def put(self) -> None:
         """Put what is held into the store."""
@@ -262,8 +287,9 @@ class _Batch:
             return
         try:
             self._append(xr.concat([series for _, series in held], "time", **_PLAINLY).sortby("time"))
-        except StforecastError as error:
-            if error.kind.exit_status != _INPUT_FAULT:
+        except (StforecastError, OSError) as error:
+            if isinstance(error, OSError) or error.kind.exit_status != _INPUT_FAULT:
+                self._fault = error
                 raise
             if len(held) == 1:
                 self.refuse(held[0][0], error)
@@ -370,10 +396,8 @@ def _take_growing(reading: _Reading, location: str, stored: Times, batch: _Batch
         if len(fresh):
             batch.take(delivery, series.isel(time=fresh))
             batch.note(delivery, times[fresh])
-    except StforecastError as error:
-        batch.refuse(delivery, error)
-    except OSError as error:
-        batch.wait(delivery, str(error))
+    except (StforecastError, OSError) as error:
+        batch.turn_away(delivery, error)
 
 
 def _blocks(series: xr.Dataset) -> Iterator[xr.Dataset]:

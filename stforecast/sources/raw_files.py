@@ -188,7 +188,7 @@ def check_file(path: Path) -> Stamp:
         StforecastError: FILE_FORMAT, FILE_TRUNCATED, FILE_CHECKSUM, FILE_TIMEOUT, FILE_BUSY, FILE_UNSAFE_HDF5 or
             FILE_TOO_LARGE, naming the file and what was found in it.
     """
-    stamp, sums = Stamp.of(path), _sum_file(path)
+    stamp, sums = Stamp.of(path), sum_file(path)
     with at_rest(stamp):
         _check_once(stamp, Stamp.of(sums) if sums.is_file() else None)
     return stamp
@@ -218,7 +218,8 @@ def _declared_size(file: BinaryIO, path: Path) -> int:
     raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is not a netCDF or HDF5 file: {describe_magic(magic)}")
 
 
-def _sum_file(path: Path) -> Path:
+def sum_file(path: Path) -> Path:
+    """Where the SHA-256 of a file is looked for."""
     return path.with_name(f"{path.name}.sha256")
 
 
@@ -230,7 +231,7 @@ def check_sum(path: Path) -> None:
     Raises:
         StforecastError: FILE_CHECKSUM, naming the file and the beginnings of both sums.
     """
-    sums = _sum_file(path)
+    sums = sum_file(path)
     if not sums.is_file():
         return
     with sums.open("rb") as file:
