@@ -29,7 +29,7 @@ def test_a_forecast_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_the_variables_keep_their_order(tmp_path: Path, suffix: str) -> None:
     forecast = make_forecast(make_series())
     names = ["v", "b", "z", "a"]
-    several = forecast.assign({name: forecast["t2m"] for name in names})[names]
+    several = forecast.assign(dict.fromkeys(names, forecast["t2m"]))[names]
     written = open_forecast(write_forecast(several, tmp_path / f"forecast.{suffix}"))
     assert list(written.data_vars) == names
     # Begun as a template and written in parts.

@@ -1,5 +1,7 @@
 """What goes wrong around a scheduled run, and what it does then."""
 
+import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,6 +10,8 @@ from scheduled import PREPARED, SERIES, SetClock, clock_of, deliver, make_pipeli
 
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.operations.cycles import name_of
+from stforecast.operations.journal import read_runs, write_run
 from stforecast.operations.running import run
 
 NEXT = PREPARED
@@ -58,3 +62,63 @@ def test_a_clock_before_all_data_publishes_nothing(tmp_path: Path) -> None:
     assert not (pipeline.output / "latest").exists()
     # What came is in the store all the same, and the clock's next word is as good as any.
     assert run(pipeline, clock=clock_of(NEXT)).status == "published"
+
+
+def test_a_run_that_was_killed_when_it_had_published_is_told_of_as_that(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    deliver(pipeline, NEXT)
+    init = run(pipeline, clock=clock_of(NEXT)).init
+    kept = read_runs(pipeline.output)[name_of(init)]
+    write_run(pipeline.output, name_of(init), kept | {"status": "running"})
+    assert run(pipeline, clock=clock_of(NEXT)).status == "done already"
+    assert read_runs(pipeline.output)[name_of(init)]["status"] == "published"
+
+
+def test_what_readers_see_already_is_not_said_to_be_unpublished(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    deliver(pipeline, NEXT)
+    # A disk that gives out between both links, in short.
+    (pipeline.output / "latest").mkdir(parents=True)
+    (pipeline.output / "latest" / "in the way").touch()
+    with pytest.raises(StforecastError, match="20160210T0000 is published and readers see it, but latest") as caught:
+        run(pipeline, clock=clock_of(NEXT))
+    assert caught.value.kind == ErrorKind.IO_ERROR
+    shutil.rmtree(pipeline.output / "latest")
+    assert run(pipeline, clock=clock_of(NEXT)).status == "done already"
+    assert (pipeline.output / "latest" / "forecast.nc").is_file()
+
+
+def test_what_killed_runs_and_readers_left_is_cleared(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    output = pipeline.output
+    for row in (NEXT, NEXT + 1):
+        deliver(pipeline, row)
+        run(pipeline, clock=clock_of(row))
+        if row == NEXT:
+            whole = {str(file.relative_to(output)) for file in output.rglob("*")}
+            for name in (".intake.json.7.tmp", "runs/.a.json.7.tmp", "scores/.a.json.7.tmp", ".readers/dead"):
+                (output / name).parent.mkdir(exist_ok=True)
+                (output / name).touch()
+            (output / ".latest.new").symlink_to("nowhere")
+            (output / ".versions" / ".a.retired.json.7.tmp").touch()
+            (output / ".versions" / "20160101T0000.1").mkdir()
+    left = {str(file.relative_to(output)) for file in output.rglob("*")} - whole
+    assert {name for name in left if "20160210T0600" not in name} == {".readers"}
+
+
+@pytest.mark.parametrize("file", ["forecast.nc", "run.json"])
+def test_damage_to_one_forecast_stops_neither_later_ones_nor_their_scores(tmp_path: Path, file: str) -> None:
+    pipeline = make_pipeline(tmp_path)
+    for row in range(NEXT, NEXT + 3):
+        deliver(pipeline, row)
+        outcome = run(pipeline, clock=clock_of(row))
+        if row == NEXT + 1:
+            damaged = pipeline.output / "latest" / file
+            damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert outcome.record["checks"]["jump"] == "not compared: the forecast before cannot be read"
+    assert "2016-02-10T06:00 cannot be compared with" in outcome.record["warnings"][0]
+    deliver(pipeline, *range(NEXT + 3, NEXT + 8))
+    outcome = run(pipeline, clock=clock_of(NEXT + 7))
+    scored = {path.stem for path in (pipeline.output / "scores").iterdir()}
+    assert scored == {"20160210T0000", "20160210T1200"}
+    assert re.match("score: .*(20160210T0600|2016-02-10T06:00)", outcome.record["warnings"][0])

@@ -101,7 +101,7 @@ class Archive:
         """Put a staged init time where readers see it, in one step, durably; `latest` follows.
 
         Raises:
-            StforecastError: IO_ERROR if it is published and the disk did not confirm it.
+            StforecastError: IO_ERROR if it is published, and the disk did not confirm it or `latest` does not follow.
         """
         name, versions = name_of(init), self.folder / _VERSIONS
         versions.mkdir(exist_ok=True)
@@ -111,7 +111,14 @@ class Archive:
         staged.rename(version)
         sync(versions)
         _link(self.folder / name, Path(_VERSIONS) / version.name)
-        self.settle()
+        try:
+            self.settle()
+        except OSError as error:
+            raise StforecastError(
+                ErrorKind.IO_ERROR,
+                f"{self.folder / name} is published and readers see it, but {LATEST} could not be moved to it "
+                f"({error}); the next run does that",
+            ) from error
         confirm(self.folder, self.folder / name)
 
     def settle(self) -> None:
@@ -132,11 +139,13 @@ class Archive:
         """
         shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
         versions = self.folder / _VERSIONS
+        for folder in (self.folder, versions):
+            clear_unfinished(folder)
+        reading = _live_readers(self.folder / _READERS)
         if not versions.is_dir():
             return 0
         seen = {self._version(init).name for init in self.inits()}
         hidden = [entry for entry in versions.iterdir() if entry.is_dir() and entry.name not in seen]
-        reading = _live_readers(self.folder / _READERS) if hidden else set()
         deleted = 0
         for version in hidden:
             note = version.with_name(version.name + _RETIRED)
@@ -150,6 +159,13 @@ class Archive:
             note.unlink(missing_ok=True)
             deleted += 1
         return deleted
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what processes that were killed had begun to write into a folder; others must not write there now."""
+    for pattern in (".*.tmp", ".*.new"):
+        for begun in folder.glob(pattern):
+            begun.unlink(missing_ok=True)
 
 
 def open_forecasts(path: str | Path, *, period: tuple[str, str] | None = None) -> xr.Dataset:
@@ -347,7 +363,8 @@ def _live_readers(folder: Path) -> set[str]:
     live = set()
     for file in folder.iterdir() if folder.is_dir() else ():
         with suppress(FileNotFoundError):
-            descriptor = os.open(file, os.O_RDWR)
+            # To lock a file one need not be allowed to write it: it may be another user's.
+            descriptor = os.open(file, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

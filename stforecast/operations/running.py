@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,13 +19,13 @@ from stforecast.files import faults_named
 from stforecast.forecaster import Forecaster
 from stforecast.forecasts import open_forecast, write_forecast
 from stforecast.grid import check_forecast, forecast_variables
-from stforecast.operations.archive import FORECAST, RECORD, Archive, describe
+from stforecast.operations.archive import FORECAST, RECORD, Archive, clear_unfinished, describe
 from stforecast.operations.cycles import Clock, Cycle, name_of
 from stforecast.operations.intake import Intake, pending, take_in
-from stforecast.operations.journal import circumstances, limited, log, logged, read_runs, run_file, say, write_run
+from stforecast.operations.journal import RUNS, circumstances, limited, log, logged, read_runs, run_file, say, write_run
 from stforecast.operations.making import Choice, Ladder, Made, check_jump, jumps, spread_of, use_threads
 from stforecast.operations.pipeline import Pipeline
-from stforecast.operations.scoring import score_due
+from stforecast.operations.scoring import SCORES, score_due
 from stforecast.pretrained import load_model
 from stforecast.store import open_store
 from stforecast.store.versions import current_version, lock, recall, remember
@@ -108,7 +108,9 @@ def run(
     ):
         archive.settle()
         if archive.holds(init) and not force:
-            return _done_already(pipeline, init, archive)
+            done = _done_already(pipeline, init, archive)
+            _keep_done(pipeline, init, done.record)
+            return done
         return _attempt(pipeline, init, archive, wait, clock)
 
 
@@ -198,6 +200,14 @@ def _done_already(pipeline: Pipeline, init: np.datetime64, archive: Archive) -> 
     )
 
 
+def _keep_done(pipeline: Pipeline, init: np.datetime64, record: dict[str, Any]) -> None:
+    """Let the record of an attempt that was killed as soon as it had published say so."""
+    kept = recall(run_file(pipeline.output, name_of(init)))
+    if kept is None or kept["status"] not in ("published", "degraded"):
+        with suppress(OSError):
+            write_run(pipeline.output, name_of(init), record)
+
+
 def _attempt(pipeline: Pipeline, init: np.datetime64, archive: Archive, wait: timedelta, clock: Clock) -> Outcome:
     """Make an init time, and keep a record of how that ended."""
     attempt = _Attempt(pipeline, init, clock)
@@ -215,8 +225,10 @@ def _attempt(pipeline: Pipeline, init: np.datetime64, archive: Archive, wait: ti
     choice = made[1]
     status = "degraded" if choice.is_degraded else "published"
     say(status, pipeline=pipeline.name, init=show_time(init), made_by=choice.made_by, reason=choice.reason)
+    # What is published is published, also where this run comes to grief or is stopped while it clears away.
+    attempt.keep(status)
     _afterwards(attempt, archive)
-    attempt.write(status)
+    attempt.keep(status)
     message = f"{pipeline.name}: the forecast of {show_time(init)} is published in {pipeline.output / name_of(init)}"
     if choice.is_degraded:
         message += f", degraded: made by {choice.made_by} from {show_time(choice.last_frame)}, as {choice.reason}"
@@ -259,8 +271,12 @@ class _Attempt:
             kind = ErrorKind.INTERRUPTED
         self._error = {"kind": str(kind), "message": str(error)}
         say("failed", level=logging.ERROR, pipeline=self.pipeline.name, init=show_time(self.init), **self._error)
+        self.keep("failed")
+
+    def keep(self, status: str) -> None:
+        """Keep the record if that can be."""
         try:
-            self.write("failed")
+            self.write(status)
         except OSError as fault:
             # The disk may be what failed; the first fault is the one to tell.
             log.warning("the record of the run cannot be written: %s", fault)
@@ -443,12 +459,21 @@ def _check(attempt: _Attempt, archive: Archive, forecast: xr.Dataset) -> None:
     if pipeline.checks.jump is None or before is None:
         return
     assert attempt.choice is not None
-    if attempt.choice.is_degraded or archive.record(before)["choice"]["is_degraded"]:
-        # What is made otherwise may well differ; that it is, is told.
-        attempt.checks["jump"] = "not compared: one of both is degraded"
+    try:
+        if attempt.choice.is_degraded or archive.record(before)["choice"]["is_degraded"]:
+            # What is made otherwise may well differ; that it is, is told.
+            attempt.checks["jump"] = "not compared: one of both is degraded"
+            return
+        with archive.forecast(before) as opened:
+            old = opened.load()
+    except (StforecastError, OSError, RuntimeError) as error:
+        if isinstance(error, StforecastError) and error.kind == ErrorKind.TIMEOUT:
+            raise
+        # Damage to a forecast that is published stops none after it.
+        attempt.checks["jump"] = "not compared: the forecast before cannot be read"
+        attempt.warn(f"the forecast of {show_time(before)} cannot be compared with: {error}")
         return
-    with archive.forecast(before) as old:
-        far = jumps(forecast, old.load(), spread_of(pipeline.store))
+    far = jumps(forecast, old, spread_of(pipeline.store))
     attempt.checks["jump"] = {name: round(distance, 4) for name, distance in far.items()}
     check_jump(far, pipeline.checks.jump, before, init - before)
 
@@ -498,4 +523,6 @@ def _clean(pipeline: Pipeline, archive: Archive) -> None:
         for name in read_runs(pipeline.output):
             if name < name_of(oldest):
                 run_file(pipeline.output, name).unlink(missing_ok=True)
+    for name in (RUNS, SCORES):
+        clear_unfinished(pipeline.output / name)
     archive.sweep()

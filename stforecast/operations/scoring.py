@@ -14,6 +14,7 @@ from stforecast.operations.pipeline import Pipeline
 from stforecast.split import Split
 from stforecast.store import open_store
 from stforecast.store.versions import recall, remember
+from stforecast.time_axis import show_time
 from stforecast.verification import evaluate
 
 SCORES = "scores"
@@ -22,29 +23,59 @@ _MOST_AT_ONCE = 50
 
 
 def score_due(pipeline: Pipeline, archive: Archive) -> list[str]:
-    """The names of the init times that were scored now: those whose last valid time is in the store."""
+    """The names of the init times that were scored now: those whose last valid time is in the store.
+
+    Raises:
+        StforecastError: the first fault of a forecast that cannot be read, once all others are scored.
+    """
     store = open_store(pipeline.store)
     end = times_of(store)[-1]
     folder = pipeline.output / SCORES
     folder.mkdir(parents=True, exist_ok=True)
-    due = []
+    due: dict[np.datetime64, dict[str, Any]] = {}
+    damaged: list[StforecastError] = []
     for init in archive.inits()[::-1]:
+        if len(due) == _MOST_AT_ONCE:
+            break
         if (folder / f"{name_of(init)}.json").exists():
             continue
-        leads = archive.record(init)["forecast"]["lead_seconds"]
-        if init + np.timedelta64(max(leads), "s") <= end:
-            due.append(init)
-    due = due[:_MOST_AT_ONCE]
-    if not due:
-        return []
-    horizon = max(len(archive.record(init)["forecast"]["lead_seconds"]) for init in due)
+        try:
+            record = archive.record(init)
+        except StforecastError as error:
+            damaged.append(error)
+            continue
+        if init + np.timedelta64(max(record["forecast"]["lead_seconds"]), "s") <= end:
+            due[init] = record
+    done = _score_all(pipeline, archive, store, due, damaged) if due else []
+    if damaged:
+        raise damaged[0]
+    return done
+
+
+def _score_all(
+    pipeline: Pipeline,
+    archive: Archive,
+    store: xr.Dataset,
+    due: dict[np.datetime64, dict[str, Any]],
+    damaged: list[StforecastError],
+) -> list[str]:
+    """The names of the init times that could be scored; what stops the others is added to `damaged`."""
+    horizon = max(len(record["forecast"]["lead_seconds"]) for record in due.values())
     names = pipeline.scores.references
     training = store.sel(time=slice(*Split.from_attrs(store.attrs).train)) if needs_training(names) else None
     references = fit_references(names, training, horizon=horizon)
-    for init in due:
-        with archive.forecast(init) as forecast:
-            remember(folder / f"{name_of(init)}.json", _score(forecast.load(), store, references, archive.record(init)))
-    return [name_of(init) for init in due]
+    done = []
+    for init, record in due.items():
+        try:
+            with archive.forecast(init) as forecast:
+                loaded = forecast.load()
+        except (StforecastError, OSError, RuntimeError) as error:
+            fault = f"the forecast of {show_time(init)} cannot be scored: {error}"
+            damaged.append(StforecastError(ErrorKind.STORE_CORRUPT, fault))
+            continue
+        remember(pipeline.output / SCORES / f"{name_of(init)}.json", _score(loaded, store, references, record))
+        done.append(name_of(init))
+    return done
 
 
 def _score(forecast: xr.Dataset, store: xr.Dataset, references: Any, record: dict[str, Any]) -> dict[str, Any]:
