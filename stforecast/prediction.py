@@ -18,11 +18,12 @@ from dask.delayed import delayed
 from stforecast.channels import Frames
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import confirm, make_durable, replacing, sha256, unwritten
-from stforecast.forecaster import Forecaster, Plan
+from stforecast.forecaster import Forecaster
 from stforecast.forecasts import chunk_files, open_forecast, open_group, write_forecast, write_region, write_template
 from stforecast.guards import FLAG_ATTRS, Refuse
 from stforecast.intervals import BOUNDS, bound_attrs, bound_name
 from stforecast.models.inference import Backend
+from stforecast.planning import Plan
 from stforecast.pretrained import load_model, packaged_model, packaged_models
 from stforecast.store.tasks import run_tasks
 from stforecast.store.versions import lock, recall, remember, staging_of

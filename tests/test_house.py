@@ -22,6 +22,7 @@ STOREYS = (
     {"networks", "alignment", "guards", "intervals"},
     {"training"},
     {"presets", "verification", "plot", "inspection", "harmonisation", "interchange"},
+    {"planning"},
     {"forecaster"},
     {"fitting", "pretrained", "prediction"},
     {"operations"},
