@@ -15,6 +15,7 @@ from cartopy.mpl.feature_artist import FeatureArtist
 from factory import make_city, make_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import colormaps
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
@@ -25,7 +26,7 @@ from numpy.testing import assert_allclose
 from stforecast import plot
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import with_forecast_times
-from stforecast.plot import canvas, coastlines
+from stforecast.plot import canvas, coastlines, colours
 from stforecast.plot.colours import Colours
 from stforecast.plot.words import shown_units
 
@@ -343,16 +344,69 @@ def test_an_init_time_with_an_offset_is_read_on_the_citys_clock() -> None:
     assert "init 2016-01-04 00:00" in axes.get_title()
 
 
-def test_missing_cells_are_grey_and_said_to_be() -> None:
-    series = make_region()
+@pytest.mark.parametrize("series", [make_region(), make_series(6, shape=(8, 16)), make_city(6)])
+def test_missing_cells_are_hatched_and_said_to_be(series: xr.Dataset) -> None:
     forecast = forecast_of(series)
-    forecast["air"][..., 2, 3] = np.nan
+    name = next(iter(forecast.data_vars))
+    forecast[name][..., 2, 3] = np.nan
     figure = plot.comparison(forecast, series)
-    first, second, error = (mesh_of(axes) for axes in panels_of(figure))
-    assert [int(mesh.get_array().mask.sum()) for mesh in (first, second, error)] == [1, 0, 1]
-    assert first.get_cmap()(np.ma.masked) == pytest.approx(to_rgba(canvas.NO_VALUE))
-    assert figure.get_supxlabel() == "grey cells have no value"
+    panel = panels_of(figure)
+    assert [int(mesh_of(axes).get_array().mask.sum()) for axes in panel] == [1, 0, 1]
+    assert mesh_of(panel[0]).get_cmap()(np.ma.masked) == (0, 0, 0, 0)
+    assert all(axes.patch.get_facecolor() == to_rgba(canvas.NO_VALUE) for axes in panel)
+    assert [axes.patch.get_hatch() for axes in panel] == ["////", None, "////"]
+    assert figure.get_supxlabel() == "hatched cells have no value"
     assert plot.comparison(forecast_of(series), series).get_supxlabel() == ""
+
+
+# What protanopes, deuteranopes and tritanopes see of red, green and blue (Machado et al. 2009,
+# doi:10.1109/TVCG.2009.113), in linear light.
+EYES = {
+    "ordinary": np.eye(3),
+    "without red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "without green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "without blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def seen(colours: np.ndarray, eyes: str) -> np.ndarray:
+    """Lightness and the two contrasts (CIE Lab) of colours (n, 3) as some eyes see them."""
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    xyz = np.clip(linear @ np.transpose(EYES[eyes]), 0, 1) @ TO_XYZ.T / TO_XYZ.sum(axis=1)
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116).T
+    return np.column_stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_every_eye_reads_the_order_of_values_from_the_colours(eyes: str) -> None:
+    ways = [palette.name for palette in (*colours._PALETTES, colours._OTHER) if palette.anchor != "about zero"]
+    for name in [*ways, "cividis"]:
+        lightness = seen(colormaps[name](np.linspace(0, 1, 64))[:, :3], eyes)[:, 0]
+        assert (np.diff(lightness) > 0).all() or (np.diff(lightness) < 0).all(), name
+    two_sided = [palette.name for palette in colours._PALETTES if palette.anchor == "about zero"]
+    for name in [*two_sided, "RdBu_r", "BrBG"]:
+        below, above = np.split(seen(colormaps[name](np.linspace(0, 1, 64))[:, :3], eyes), 2)
+        assert (np.diff(below[:, 0]) > 0).all(), name
+        assert (np.diff(above[:, 0]) < 0).all(), name
+        # What is as far below zero as above it is told apart: two are just told apart by some 2.3.
+        assert np.linalg.norm(below[:24] - above[::-1][:24], axis=1).min() > 10, name
+
+
+def test_a_map_is_in_the_units_that_the_callers_data_have() -> None:
+    series = make_region()
+    celsius = series.assign(air=(series["air"] - 273.15).assign_attrs(units="degC", long_name="air temperature"))
+    kelvins, degrees = (plot.comparison(forecast_of(given), given) for given in (series, celsius))
+    titles = [axes.get_title().split("\n")[0] for axes in panels_of(degrees)]
+    assert titles == ["Forecast [degC]", "Truth [degC]", "Error: forecast minus truth [degC]"]
+    assert [axes.get_xlabel() for axes in degrees.axes if axes.get_xlabel()] == [
+        "air temperature [degC]",
+        "error [degC]",
+    ]
+    for warm, cold in zip(panels_of(kelvins)[:2], panels_of(degrees)[:2], strict=True):
+        assert_allclose(mesh_of(warm).get_array() - mesh_of(cold).get_array(), 273.15, atol=1e-3)
+        assert_allclose(np.array(mesh_of(warm).get_clim()) - mesh_of(cold).get_clim(), 273.15, atol=1e-3)
+        assert mesh_of(warm).get_cmap().name == mesh_of(cold).get_cmap().name
 
 
 def test_fields_without_values_are_refused() -> None:

@@ -120,6 +120,35 @@ def test_a_projection_is_for_maps() -> None:
     assert refused.value.kind == ErrorKind.ARGUMENT
 
 
+@pytest.mark.parametrize(
+    "projection", [ccrs.Geostationary(), ccrs.Gnomonic(-30, 40)], ids=["Geostationary", "Gnomonic"]
+)
+def test_a_projection_of_one_side_shows_what_lies_on_it(projection: ccrs.Projection) -> None:
+    axes = panels_of(plot.forecast_map(forecast_of(GLOBE), projection=projection))[0]
+    assert_allclose(axes.get_xlim(), projection.x_limits)
+    axes.figure.canvas.draw()
+
+
+def test_cells_without_a_value_are_marked_inside_of_the_domain_alone() -> None:
+    forecast = forecast_of(ATLANTIC)
+    forecast["air"][..., 5:8, 10:14] = np.nan
+    figure = plot.forecast_map(forecast, projection=ccrs.Orthographic(-30, 50))
+    figure.canvas.draw()
+    axes, pixels = panels_of(figure)[0], np.asarray(figure.canvas.buffer_rgba())
+    there, outside = (
+        axes.transData.transform(axes.projection.transform_point(longitude, latitude, ccrs.PlateCarree()))
+        for longitude, latitude in ((-41.25, 46.25), (35.0, 55.0))
+    )
+    shown = [
+        pixels[pixels.shape[0] - 1 - int(y) - 8 : pixels.shape[0] - 1 - int(y) + 8, int(x) - 8 : int(x) + 8, :3]
+        for x, y in (there, outside)
+    ]
+    assert np.ptp(shown[0], axis=-1).max() == 0  # grey
+    assert 100 < shown[0].mean() < 200
+    assert np.ptp(shown[0]) > 30  # hatched
+    assert np.median(shown[1]) == 255
+
+
 def test_a_domain_that_a_projection_does_not_show_is_refused() -> None:
     with pytest.raises(
         StforecastError, match="is not to be seen in projection=Orthographic; choose another"

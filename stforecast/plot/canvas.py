@@ -95,11 +95,18 @@ class Canvas:
         return np.column_stack(self.on_paper(x, y))
 
     @property
+    def is_seen(self) -> bool:
+        """Whether some of the domain is on this side of the Earth."""
+        x, y = np.meshgrid(*(np.linspace(bounds[0], bounds[-1], 61) for bounds in (self.x_bounds, self.y_bounds)))
+        return bool(np.isfinite(self.on_paper(x, y)).any())
+
+    @property
     def limits(self) -> tuple[float, float, float, float]:
         """West, east, south and north on paper."""
-        if self.kind in ("globe", "chosen") and np.ptp(self.x_bounds) >= 359 and np.ptp(self.y_bounds) > 150:
-            return (*self.projection.x_limits, *self.projection.y_limits)
+        is_global = np.ptp(self.x_bounds) >= 359 and np.ptp(self.y_bounds) > 150
         edge = self.edge[np.isfinite(self.edge).all(axis=1)]
+        if self.kind in ("globe", "chosen") and (is_global or not len(edge)):
+            return (*self.projection.x_limits, *self.projection.y_limits)
         (west, south), (east, north) = edge.min(axis=0), edge.max(axis=0)
         return float(west), float(east), float(south), float(north)
 
@@ -143,7 +150,7 @@ def canvas_of(dataset: xr.Dataset, grid: Grid, projection: Any = None, context: 
             of it, or for context where nothing tells the degrees of its cells; what `context_in` refuses.
     """
     canvas = _bare_canvas(dataset, grid, projection)
-    if canvas.kind == "chosen" and not np.isfinite(canvas.edge).all(axis=1).any():
+    if canvas.kind == "chosen" and not canvas.is_seen:
         raise StforecastError(
             ErrorKind.ARGUMENT,
             f"the grid {grid} is not to be seen in projection={type(projection).__name__}; choose another centre",
@@ -296,6 +303,7 @@ def new_panels(canvas: Canvas, count: int) -> tuple[Figure, list[Axes]]:
     for axes in panel[count:]:
         axes.remove()
     for number, axes in enumerate(panel[:count]):
+        _lay_ground(axes, canvas)
         is_left, is_bottom = number % columns == 0, number + columns >= count
         if canvas.is_map:
             _lay_out_map(axes, canvas, is_left=is_left, is_bottom=is_bottom)
@@ -314,14 +322,27 @@ def _columns(count: int, width: float, height: float) -> int:
     return count if count <= 3 else min(range(2, count + 1), key=cost)
 
 
+def _lay_ground(axes: Any, canvas: Canvas) -> None:
+    """What is seen of the domain where cells have no value; in a projection of the caller's it has other parts too."""
+    if canvas.kind == "chosen" and np.ptp(canvas.x_bounds) < 359:
+        domain = shapely.box(
+            *canvas.x_bounds[[0]], *canvas.y_bounds[[0]], *canvas.x_bounds[[-1]], *canvas.y_bounds[[-1]]
+        )
+        feature = ShapelyFeature([shapely.segmentize(domain, 1.0)], canvas.degrees)
+        axes.add_feature(feature, facecolor=NO_VALUE, edgecolor="none", linewidth=0.0, zorder=0, gid=_GROUND)
+    else:
+        axes.set_facecolor(NO_VALUE)
+
+
+_GROUND = "ground"
+
+
 def _lay_out_map(axes: Any, canvas: Canvas, *, is_left: bool, is_bottom: bool) -> None:
     west, east, south, north = canvas.limits
     axes.set_xlim(west, east)
     axes.set_ylim(south, north)
     if canvas.kind in ("cap", "fan"):
         axes.set_boundary(Path(canvas.edge))
-    if canvas.kind == "chosen":  # cells may lie across its seam, where cartopy wants none of them to have a colour
-        axes.set_facecolor(NO_VALUE)
     if canvas.kind == "region":
         axes.set_aspect(canvas.stretch)
     lines, dotted = borders()
@@ -492,12 +513,12 @@ def drawn_bounds(bounds: Values, count: int) -> Values:
 
 
 def draw_cells(axes: Axes, canvas: Canvas, values: Values, colours: Colours) -> QuadMesh:
-    """Fill the cells of a panel with values (y, x) in the order of the data; cells without one are grey."""
+    """Fill the cells of a panel with values (y, x) in the order of the data; those without one show what is below."""
     return axes.pcolormesh(
         drawn_bounds(canvas.x_bounds, canvas.thinning),
         drawn_bounds(canvas.y_bounds, canvas.thinning),
         cells_of(canvas, values),
-        cmap=colormaps[colours.name].with_extremes(bad=_CLEAR if canvas.kind == "chosen" else NO_VALUE),
+        cmap=colormaps[colours.name].with_extremes(bad=_CLEAR),
         vmin=colours.low,
         vmax=colours.high,
         rasterized=True,
@@ -509,11 +530,17 @@ NO_VALUE = "0.72"
 _CLEAR = (0.0, 0.0, 0.0, 0.0)
 
 
+def mark_gaps(axes: Axes) -> None:
+    """Hatch the grey that is seen where cells have no value: alone it looks like some colours to a colour-blind eye."""
+    ground = next((artist for artist in axes.get_children() if artist.get_gid() == _GROUND), axes.patch)
+    ground.set(hatch="////", edgecolor="0.5")
+
+
 def explain_cells(figure: Figure, canvas: Canvas, *values: Values, said: Sequence[str] = ()) -> None:
-    """Say at the foot what grey cells are, and that cells are drawn together, where it is so."""
+    """Say at the foot what hatched cells are, and that cells are drawn together, where it is so."""
     notes = [note for note in said if note]
     if any(np.isnan(some).any() for some in values):
-        notes.append("grey cells have no value")
+        notes.append("hatched cells have no value")
     if canvas.thinning > 1:
         notes.append(f"drawn as means of {canvas.thinning} by {canvas.thinning} cells")
     if notes:

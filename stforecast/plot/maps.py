@@ -35,7 +35,7 @@ def comparison(
     """Forecast, truth and error side by side, for one init and lead time.
 
     Forecast and truth share one colour scale; that of the error is symmetric about zero. Cells without a value are
-    grey. The figure is known to nobody else: it is released with its last reference.
+    hatched. The figure is known to nobody else: it is released with its last reference.
 
     Args:
         forecast: (init_time, lead_time, [level,] Y, X).

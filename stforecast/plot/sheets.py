@@ -10,7 +10,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.quiver import Quiver
 
 from stforecast.grid import Grid
-from stforecast.plot.canvas import Canvas, cells_of, draw_cells, new_panels
+from stforecast.plot.canvas import Canvas, cells_of, draw_cells, mark_gaps, new_panels
 from stforecast.plot.colours import Colours
 from stforecast.plot.fields import Values
 from stforecast.plot.overlays import (
@@ -92,6 +92,8 @@ class Sheet:
             self._meshes[number].set_array(cells_of(self._canvas, values))
         else:
             self._meshes[number] = draw_cells(axes, self._canvas, values, self._colours[number])
+        if np.isnan(values).any():
+            mark_gaps(axes)
         if number in self._lines:
             self._lines.pop(number).remove()  # with its labels
         if lined is not None and has_isolines(frame):
