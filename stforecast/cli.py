@@ -1,6 +1,7 @@
 """The command line: verbs that each call one public function."""
 
 import json
+import os
 import re
 import signal
 import sys
@@ -26,6 +27,7 @@ from stforecast.grid import Grid, times_of
 from stforecast.sources.selection import period_bounds
 from stforecast.split import PARTS, Split, parse_period
 from stforecast.store import is_store
+from stforecast.time_axis import show_time
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -751,6 +753,36 @@ def run(
     raise typer.Exit(_worst(statuses))
 
 
+@app.command()
+def schedule(
+    pipelines: Annotated[list[Path], typer.Argument(help="The YAML files of pipelines.")],
+    at_once: Annotated[
+        int | None, typer.Option(help="How many pipelines run at the same time; as many as there are cores.", min=1)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what is outstanding and the next starts, and do nothing.")
+    ] = False,
+) -> None:
+    """Run pipelines by the clock, each when another init time is due, until SIGTERM or Ctrl-C ends it.
+
+    Each run is a process of its own, `stforecast run --init T`. Cycles that were missed, while the machine slept say,
+    are made up for, as many as the pipeline's catch_up says. One whose input is late is tried again.
+    """
+    from stforecast.operations import scheduling
+    from stforecast.operations.cycles import Clock
+
+    scheduled = scheduling.read_scheduled(pipelines)
+    now = Clock().now()
+    for one in scheduled:
+        name, outstanding = one.pipeline.name, [show_time(init) for init in one.outstanding(now)]
+        typer.echo(f"{name}: to make now: {', '.join(outstanding) or 'nothing'}")
+        for moment, init in scheduling.upcoming(one, 4 if dry_run else 1, now):
+            typer.echo(f"{name}: next at {moment:%Y-%m-%dT%H:%M:%SZ} for {show_time(init)}")
+    if not dry_run:
+        with _unwound():
+            scheduling.keep(scheduled, at_once=at_once or os.cpu_count() or 1, tell=typer.echo)
+
+
 def _chosen_pipelines(file: Path, only: str | None) -> "list[Pipeline]":
     from stforecast.operations.pipeline import read_pipelines
 
@@ -775,11 +807,12 @@ def _outcomes(
 ) -> "Iterator[Outcome | StforecastError]":
     """What becomes of the init times that were asked for; one pipeline's fault stops no other pipeline."""
     from stforecast.operations import running
+    from stforecast.operations.cycles import cycle_of
 
     try:
         inits: list[np.datetime64 | None] = [None]
         if init is not None:
-            inits = [running.cycle_of(pipeline).parse(init)]
+            inits = [cycle_of(pipeline).parse(init)]
         if backfill is not None:
             inits = list(running.missed(pipeline, *period_bounds(parse_period(backfill))))
         if catch_up is not None:

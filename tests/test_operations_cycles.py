@@ -1,6 +1,8 @@
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +36,32 @@ def test_a_day_on_a_city_s_clock_has_as_many_names_as_the_clock_shows_times() ->
         moments = [start + timedelta(minutes=10 * count) for count in range(6 * 36)]
         inits = {cycle.due(moment) for moment in moments}
         assert len({init for init in inits if init.astype("datetime64[D]") == np.datetime64(day)}) == named
+
+
+# Where clocks are set by half an hour, at midnight, or not at all, and one that left a whole day out (Samoa, 2011).
+ZONES = ["America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia", "UTC"]
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize(("minutes", "late"), [(30, 0), (180, 50), (1440, 7)])
+def test_n05_the_next_moments_are_all_those_at_which_another_init_time_is_due(
+    zone: str, minutes: int, late: int
+) -> None:
+    """A year of every change of the clock, against a look at every five minutes."""
+    cycle, after = Cycle(timedelta(minutes=minutes), None if zone == "UTC" else zone), timedelta(minutes=late)
+    looks = pd.date_range("2011-10-01", "2012-10-01", freq="5min", tz="UTC") + after
+    shown = (looks - after).tz_convert(zone).tz_localize(None)
+    since = (shown - pd.Timestamp("1970-01-01")) // pd.Timedelta(cycle.every)
+    expected = looks[1:][np.diff(since) != 0]
+    # The days on which the clock is set, and those around them.
+    shift = np.diff((shown - (looks - after).tz_localize(None)).to_numpy())
+    days = {day + pd.Timedelta(days=n) for day in looks[1:][shift != 0].floor("D") for n in (-1, 0, 1)}
+    days = days or {pd.Timestamp("2012-02-29", tz="UTC")}
+    for before, moment in pairwise(expected):
+        if moment.floor("D") in days:
+            assert cycle.next_due(before.to_pydatetime(), after) == moment
+            assert cycle.next_due(moment.to_pydatetime() - timedelta(seconds=1), after) == moment
+            assert cycle.due(moment, after) != cycle.due(moment - timedelta(seconds=1), after)
 
 
 @given(

@@ -60,8 +60,8 @@ def test_a_matrix_is_several_pipelines(tmp_path: Path) -> None:
         ({"horizn": 3}, "unknown key horizn; the nearest is horizon", ErrorKind.CONFIG_UNKNOWN_KEY),
         ({"checks": {"jmp": 3}}, r"unknown key checks\.jmp; the nearest is checks\.jump", ErrorKind.CONFIG_UNKNOWN_KEY),
         ({"name": "../tiny"}, "name: wanted at most 64 lower-case letters", ErrorKind.ARGUMENT),
-        ({"cycle": "7h"}, "cycle: wanted a length that divides a day, or whole days", ErrorKind.ARGUMENT),
-        ({"cycle": "0 6 * * *"}, "cycle: wanted a length of time with its unit", ErrorKind.ARGUMENT),
+        ({"cycle": "7h"}, "cycle: wanted whole minutes that divide a day, or whole days", ErrorKind.ARGUMENT),
+        ({"cycle": "30s"}, "cycle: wanted whole minutes that divide a day", ErrorKind.ARGUMENT),
         ({"interval": 1.5}, "interval: Input should be less than 1", ErrorKind.ARGUMENT),
         ({"input": {"path": "in", "source": "csv"}}, r"input\.source: wanted one of taxibj", ErrorKind.ARGUMENT),
         ({"input": {"path": "in", "time_zone": "Mars/Base"}}, r"unknown time zone 'Mars/Base'", ErrorKind.ARGUMENT),
@@ -86,6 +86,19 @@ def test_k03_what_is_wrong_with_a_pipeline_is_said_with_its_key(
         read_pipelines(written(tmp_path, **changes))
     assert caught.value.kind == kind
     assert caught.value.kind.exit_status == 2
+
+
+@pytest.mark.parametrize("cycle", ["0 */6 * * *", "@daily", "06:00 Europe/Berlin", "6h UTC", "00:00,06:00"])
+def test_n05_a_cycle_is_a_length_and_no_schedule_on_any_clock(tmp_path: Path, cycle: str) -> None:
+    with pytest.raises(StforecastError, match="Cron text, times of day and time zones are no cycle") as caught:
+        read_pipelines(written(tmp_path, cycle=cycle))
+    assert caught.value.kind == ErrorKind.ARGUMENT
+
+
+@pytest.mark.parametrize(("cycle", "minutes"), [("6h", 360), ("1h 30m", 90), ("1d", 1440), ("5 min", 5), ("2d", 2880)])
+def test_a_cycle_divides_a_day_or_is_whole_days(tmp_path: Path, cycle: str, minutes: int) -> None:
+    (pipeline,) = read_pipelines(written(tmp_path, cycle=cycle))
+    assert pipeline.cycle == timedelta(minutes=minutes)
 
 
 def test_defaults_promise_nothing_that_was_not_asked_for(tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ class Archive:
         """Whether an init time is published."""
         return (self.folder / name_of(init)).is_symlink()
 
+    def absent(self, wanted: Times) -> Times:
+        """Those of some init times, (init_time,), that are not published."""
+        absent: Times = wanted[~np.isin(wanted, self.inits())]
+        return absent
+
     def version(self, init: np.datetime64) -> Path | None:
         """The folder of an init time as it is now, which stays what it is when the init time is made anew.
 

@@ -1,5 +1,6 @@
 """Which forecasts are to be made when: init times on the clock of the series, told from now in one place."""
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -9,9 +10,14 @@ import numpy as np
 import pandas as pd
 
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.operations.pipeline import Pipeline
+from stforecast.store import open_store
 from stforecast.time_axis import Times, parse_times, show_step, show_time
 
 _FORMAT = "%Y%m%dT%H%M"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# By whole numbers of these zones' clocks differ from UTC, and are set forward and back.
+_QUARTER_OF_AN_HOUR = 900
 
 
 class Clock:
@@ -65,6 +71,21 @@ class Cycle:
         """The newest init time whose last frame is expected to be there."""
         return self.floor(self.on_clock(now - arrives_after))
 
+    def next_due(self, after: datetime, arrives_after: timedelta = timedelta(0)) -> datetime:
+        """The first moment after another one, in UTC, at which `due` changes.
+
+        A clock that is set forward passes init times without showing them; what it shows then is due at that moment.
+        """
+        length = int(self.every.total_seconds())
+        step = length if self.time_zone is None else math.gcd(length, _QUARTER_OF_AN_HOUR)
+        passed = (after - arrives_after - _EPOCH) // timedelta(seconds=step)
+        moment = _EPOCH + arrives_after + passed * timedelta(seconds=step)
+        before = now = self.due(moment, arrives_after)
+        while now == before:
+            before, moment = now, moment + timedelta(seconds=step)
+            now = self.due(moment, arrives_after)
+        return moment
+
     def between(self, first: np.datetime64, last: np.datetime64) -> Times:
         """All init times from one moment to another, both included."""
         start = self.floor(first)
@@ -88,6 +109,15 @@ class Cycle:
             )
         init: np.datetime64 = moment
         return init
+
+
+def cycle_of(pipeline: Pipeline) -> Cycle:
+    """The init times of a pipeline, on the clock of its store.
+
+    Raises:
+        StforecastError: what `open_store` raises.
+    """
+    return Cycle(pipeline.cycle, open_store(pipeline.store)["time"].attrs.get("time_zone"))
 
 
 def name_of(init: np.datetime64) -> str:

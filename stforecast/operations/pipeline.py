@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from stforecast.baselines import fit_references, needs_training
 from stforecast.configuration import Duration, Section, checked, read_yaml
@@ -18,7 +18,7 @@ from stforecast.sources.raw_files import is_url
 
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 _PLACE = re.compile(r"\{([a-z_]+)\}")
-_DAY = timedelta(days=1)
+_MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
 
 
 def _check_name(name: str) -> str:
@@ -28,9 +28,19 @@ def _check_name(name: str) -> str:
 
 
 def _check_cycle(every: timedelta) -> timedelta:
-    if not every or (_DAY % every and every % _DAY):
-        raise ValueError("wanted a length that divides a day, or whole days")
+    if not every or every % _MINUTE or (_DAY % every and every % _DAY):
+        raise ValueError("wanted whole minutes that divide a day, or whole days")
     return every
+
+
+def _refuse_schedules(said: object) -> object:
+    """Refuse times of day and zones: a cycle is a length, so that no clock that is set forward or back moves it."""
+    if isinstance(said, str) and not re.fullmatch(r"(\s*\d+\s*[a-z]+)+\s*", said):
+        raise ValueError(
+            "wanted a length such as 6h: forecasts are made for its multiples since midnight, on the clock of the "
+            "series. Cron text, times of day and time zones are no cycle; `stforecast schedule` starts runs by UTC"
+        )
+    return said
 
 
 def _check_source(source: str) -> str:
@@ -211,7 +221,7 @@ class Pipeline(Section):
     store: Path
     model: str
     output: Path
-    cycle: Annotated[Duration, AfterValidator(_check_cycle)]
+    cycle: Annotated[Duration, BeforeValidator(_refuse_schedules), AfterValidator(_check_cycle)]
     horizon: PositiveInt | None = None
     interval: Annotated[float, Field(gt=0, lt=1)] | None = None
     deadline: Duration = timedelta(0)

@@ -20,14 +20,13 @@ from stforecast.forecaster import Forecaster
 from stforecast.forecasts import open_forecast, write_forecast
 from stforecast.grid import check_forecast, forecast_variables
 from stforecast.operations.archive import FORECAST, RECORD, Archive, clear_unfinished, describe
-from stforecast.operations.cycles import Clock, Cycle, name_of
+from stforecast.operations.cycles import Clock, cycle_of, name_of
 from stforecast.operations.intake import Intake, pending, take_in
 from stforecast.operations.journal import RUNS, circumstances, limited, log, logged, read_runs, run_file, say, write_run
 from stforecast.operations.making import Choice, Ladder, Made, check_jump, jumps, spread_of, use_threads
 from stforecast.operations.pipeline import Pipeline
 from stforecast.operations.scoring import SCORES, score_due
 from stforecast.pretrained import load_model
-from stforecast.store import open_store
 from stforecast.store.versions import current_version, lock, recall, remember
 from stforecast.time_axis import Times, show_time
 
@@ -59,15 +58,6 @@ class Outcome:
     def exit_status(self) -> int:
         """The status that the command ends with."""
         return DEGRADED if self.status == "degraded" else 0
-
-
-def cycle_of(pipeline: Pipeline) -> Cycle:
-    """The init times of a pipeline, on the clock of its store.
-
-    Raises:
-        StforecastError: what `open_store` raises.
-    """
-    return Cycle(pipeline.cycle, open_store(pipeline.store)["time"].attrs.get("time_zone"))
 
 
 def run(
@@ -150,9 +140,7 @@ def plan(pipeline: Pipeline, *, init: np.datetime64 | None = None, clock: Clock 
 
 def missed(pipeline: Pipeline, first: np.datetime64, last: np.datetime64) -> Times:
     """The init times from one to another, both included, that are not published, (init_time,)."""
-    wanted = cycle_of(pipeline).between(first, last)
-    absent: Times = wanted[~np.isin(wanted, Archive(pipeline.output).inits())]
-    return absent
+    return Archive(pipeline.output).absent(cycle_of(pipeline).between(first, last))
 
 
 def missed_lately(pipeline: Pipeline, number: int, *, clock: Clock | None = None) -> Times:
