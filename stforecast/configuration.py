@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from stforecast.errors import ErrorKind, StforecastError
 
@@ -80,10 +81,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
             ErrorKind.CONFIG_UNSAFE, f"{path}: {' '.join(str(error).split())}; settings are plain values, without tags"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is no YAML: {_without_lines(error)}") from error
     if not isinstance(known, dict):
         raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} has no settings, wanted lines such as 'name: air'")
     return known
+
+
+def _without_lines(error: Exception) -> str:
+    """What is wrong with YAML and where, without the lines themselves, which may hold what nobody is to see."""
+    for mark in (getattr(error, "context_mark", None), getattr(error, "problem_mark", None)):
+        if mark is not None:
+            mark.buffer = None
+    return " ".join(str(error).split())
 
 
 def _count(node: Any, counted: dict[int, int]) -> int:
@@ -117,26 +126,32 @@ def checked(settings: dict[str, Any], model: type[Model], *, where: object) -> M
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:
-    """What is wrong with one setting; with the nearest key in place of an unknown one."""
+    """What is wrong with one setting; with the nearest key in place of an unknown one.
+
+    What was given is said unless the setting's repr hides it.
+    """
     path = [str(part) for part in error["loc"]] or [""]
     key = ".".join(path)
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "extra_forbidden":
-        known = _section_at(path[:-1], model)
-        near = get_close_matches(path[-1], known, 1, cutoff=0.0)[0]
+        near = get_close_matches(path[-1], list(_fields_at(path[:-1], model)), 1, cutoff=0.0)[0]
         return f"unknown key {key}; the nearest is {'.'.join([*path[:-1], near])}"
     what = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {what}, got {error['input']!r}" if key else what
+    field = _fields_at(path[:-1], model).get(path[-1])
+    shown = "" if field is not None and not field.repr else f", got {error['input']!r}"
+    return f"{key}: {what}{shown}" if key else what
 
 
-def _section_at(path: list[str], model: type[BaseModel]) -> list[str]:
-    """The keys that a section has."""
+def _fields_at(path: list[str], model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The settings of the section that keys lead to, by name; none if it is no section."""
     for part in path:
         if part.isdigit():
             continue
         annotation = model.model_fields[part].annotation
         while not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            annotation = next(inner for inner in get_args(annotation) if inner is not type(None))
+            annotation = next((inner for inner in get_args(annotation) if inner is not type(None)), None)
+            if annotation is None:
+                return {}
         model = annotation
-    return list(model.model_fields)
+    return model.model_fields

@@ -77,6 +77,11 @@ def test_a_matrix_is_several_pipelines(tmp_path: Path) -> None:
             ErrorKind.ARGUMENT,
         ),
         ({"matrix": {"city": ["bonn", "ulm"]}}, "several pipelines of the matrix have the output", ErrorKind.ARGUMENT),
+        (
+            {"matrix": {"city": ["bonn", "ulm"]}, "output": "{city}", "monitor": {"prometheus": "runs.prom"}},
+            r"several pipelines of the matrix have the monitor\.prometheus",
+            ErrorKind.ARGUMENT,
+        ),
     ],
 )
 def test_k03_what_is_wrong_with_a_pipeline_is_said_with_its_key(
@@ -99,6 +104,34 @@ def test_n05_a_cycle_is_a_length_and_no_schedule_on_any_clock(tmp_path: Path, cy
 def test_a_cycle_divides_a_day_or_is_whole_days(tmp_path: Path, cycle: str, minutes: int) -> None:
     (pipeline,) = read_pipelines(written(tmp_path, cycle=cycle))
     assert pipeline.cycle == timedelta(minutes=minutes)
+
+
+TOKEN = "T0KEN"  # what lets one in is often part of the path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        yaml.safe_dump(SETTINGS | {"monitor": {"webhook": f"htps://hooks.example/{TOKEN}"}}),
+        yaml.safe_dump(SETTINGS | {"monitor": {"webhook": [f"https://hooks.example/{TOKEN}"]}}),
+        yaml.safe_dump(SETTINGS | {"monitor": f"hooks.example/{TOKEN}"}),
+        yaml.safe_dump(SETTINGS | {"monitor": {"webhook": f"https://hooks.example/{TOKEN}/{{city}}"}}),
+        f"name: tiny\nmonitor:\n  webhook: 'https://hooks.example/{TOKEN}\n",
+        f"name: tiny\nmonitor:\n  webhook: !!python/name:os https://hooks.example/{TOKEN}\n",
+    ],
+)
+def test_k14_what_is_wrong_with_a_webhook_is_said_without_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pipeline.yaml").write_text(text)
+    with pytest.raises(StforecastError) as caught:
+        read_pipelines(tmp_path / "pipeline.yaml")
+    assert caught.value.kind.exit_status == 2 or caught.value.kind == ErrorKind.FILE_FORMAT
+    assert TOKEN not in str(caught.value)
+
+
+def test_k14_what_a_pipeline_shows_of_itself_has_no_webhook(tmp_path: Path) -> None:
+    (pipeline,) = read_pipelines(written(tmp_path, monitor={"webhook": f"https://hooks.example/{TOKEN}"}))
+    assert pipeline.monitor.webhook == f"https://hooks.example/{TOKEN}"
+    assert TOKEN not in repr(pipeline) + str(pipeline) + repr(pipeline.monitor)
 
 
 def test_defaults_promise_nothing_that_was_not_asked_for(tmp_path: Path) -> None:

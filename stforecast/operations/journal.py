@@ -18,6 +18,8 @@ from types import FrameType
 from typing import Any
 
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.operations.discretion import Discretion
+from stforecast.operations.pipeline import Pipeline
 from stforecast.store.versions import recall, remember
 
 log = logging.getLogger("stforecast.operations")
@@ -29,6 +31,10 @@ _GRACE_SECONDS = 60
 
 
 class _Lines(logging.Formatter):
+    def __init__(self, discretion: Discretion) -> None:
+        super().__init__()
+        self._discretion = discretion
+
     def format(self, record: logging.LogRecord) -> str:
         """One JSON object."""
         said = {
@@ -36,7 +42,8 @@ class _Lines(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
-        return json.dumps(said | getattr(record, "facts", {}), default=str)
+        plain = json.loads(json.dumps(said | getattr(record, "facts", {}), default=str))
+        return json.dumps(self._discretion.record(plain))
 
 
 class _Quiet(logging.handlers.RotatingFileHandler):
@@ -50,11 +57,16 @@ def say(event: str, *, level: int = logging.INFO, **facts: object) -> None:
 
 
 @contextmanager
-def logged(folder: Path) -> Iterator[None]:
-    """A block whose events go to the log of a folder too."""
+def logged(pipeline: Pipeline) -> Iterator[None]:
+    """A block whose events go to the log of a pipeline too; those of other pipelines do not.
+
+    Each line is one JSON object: `time` in UTC, `level`, `event`, and what is known of it.
+    """
+    folder, name = pipeline.output, pipeline.name
     folder.mkdir(parents=True, exist_ok=True)
     handler = _Quiet(folder / LOG, maxBytes=_LARGEST_LOG, backupCount=_OLD_LOGS, delay=True)
-    handler.setFormatter(_Lines())
+    handler.setFormatter(_Lines(Discretion.of(pipeline)))
+    handler.addFilter(lambda record: getattr(record, "facts", {}).get("pipeline", name) == name)
     level = log.level
     log.setLevel(min(level or logging.INFO, logging.INFO))
     log.addHandler(handler)

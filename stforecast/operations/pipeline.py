@@ -61,6 +61,7 @@ def _check_zone(zone: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
+WebAddress = Annotated[str, Field(pattern=r"^https?://")]
 BaselineName = Annotated[str, AfterValidator(_check_baseline)]
 
 
@@ -187,7 +188,8 @@ class Monitor(Section):
     """
 
     prometheus: Path | None = None
-    webhook: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    # Its path may be what lets one in, so nothing shows it.
+    webhook: Annotated[WebAddress | None, Field(repr=False)] = None
 
 
 class Pipeline(Section):
@@ -235,7 +237,7 @@ class Pipeline(Section):
     stale_after: Duration | None = None
     catch_up: PositiveInt = 4
     retrain: Retrain | None = None
-    monitor: Monitor = Monitor()
+    monitor: Annotated[Monitor, Field(repr=False)] = Monitor()
 
 
 def read_pipelines(path: str | Path) -> list[Pipeline]:
@@ -255,8 +257,12 @@ def read_pipelines(path: str | Path) -> list[Pipeline]:
     if matrix is None:
         return [_pipeline(settings, path, {})]
     pipelines = [_pipeline(settings, path, place) for place in _places(matrix, path)]
-    for key in ("name", "output"):
-        values = [getattr(pipeline, key) for pipeline in pipelines]
+    owned: dict[str, list[Any]] = {
+        "name": [pipeline.name for pipeline in pipelines],
+        "output": [pipeline.output for pipeline in pipelines],
+        "monitor.prometheus": [one.monitor.prometheus for one in pipelines if one.monitor.prometheus is not None],
+    }
+    for key, values in owned.items():
         if len(set(values)) < len(values):
             raise StforecastError(
                 ErrorKind.ARGUMENT, f"{path}: several pipelines of the matrix have the {key} {values[0]}; name a place"
@@ -325,8 +331,9 @@ def _filled(value: Any, place: Mapping[str, str], path: Path) -> Any:
         return value
     unknown = [name for name in _PLACE.findall(value) if name not in place]
     if unknown:
+        shown = "a URL" if is_url(value) else repr(value)
         raise StforecastError(
             ErrorKind.ARGUMENT,
-            f"{path}: {{{unknown[0]}}} in {value!r} is not in the matrix ({', '.join(place) or 'none'})",
+            f"{path}: {{{unknown[0]}}} in {shown} is not in the matrix ({', '.join(place) or 'none'})",
         )
     return _PLACE.sub(lambda found: place[found[1]], value)

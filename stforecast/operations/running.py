@@ -21,8 +21,9 @@ from stforecast.forecasts import open_forecast, write_forecast
 from stforecast.grid import check_forecast, forecast_variables
 from stforecast.operations.archive import FORECAST, RECORD, Archive, clear_unfinished, describe
 from stforecast.operations.cycles import Clock, cycle_of, name_of
+from stforecast.operations.discretion import Discretion
 from stforecast.operations.intake import Intake, pending, take_in
-from stforecast.operations.journal import RUNS, circumstances, limited, log, logged, read_runs, run_file, say, write_run
+from stforecast.operations.journal import RUNS, circumstances, limited, logged, read_runs, run_file, say, write_run
 from stforecast.operations.making import Choice, Ladder, Made, check_jump, jumps, spread_of, use_threads
 from stforecast.operations.pipeline import Pipeline
 from stforecast.operations.scoring import SCORES, score_due
@@ -93,7 +94,7 @@ def run(
     with (
         faults_named(pipeline.output),
         lock(pipeline.output, busy=ErrorKind.RUN_ACTIVE, doing="run"),
-        logged(pipeline.output),
+        logged(pipeline),
         limited(pipeline.timeout + wait, f"the run of {show_time(init)}"),
     ):
         archive.settle()
@@ -228,6 +229,7 @@ class _Attempt:
 
     def __init__(self, pipeline: Pipeline, init: np.datetime64, clock: Clock) -> None:
         self.pipeline, self.init, self.clock = pipeline, init, clock
+        self._discretion = Discretion.of(pipeline)
         self.intake = Intake()
         self.choice: Choice | None = None
         self.checks: dict[str, Any] = {}
@@ -267,16 +269,16 @@ class _Attempt:
             self.write(status)
         except OSError as fault:
             # The disk may be what failed; the first fault is the one to tell.
-            log.warning("the record of the run cannot be written: %s", fault)
+            say("no record", level=logging.WARNING, pipeline=self.pipeline.name, reason=str(fault))
 
     def write(self, status: str) -> None:
         """Keep the record."""
         write_run(self.pipeline.output, name_of(self.init), self.record(status))
 
     def record(self, status: str) -> dict[str, Any]:
-        """What is known."""
+        """What is known and may be told, as JSON has it."""
         ended = {} if status == "running" else {"ended": self.clock.now().isoformat(timespec="seconds")}
-        return {
+        known = {
             "pipeline": self.pipeline.name,
             "init": show_time(self.init),
             "status": status,
@@ -298,6 +300,8 @@ class _Attempt:
             "seconds": self._timings,
             **circumstances(),
         }
+        told: dict[str, Any] = self._discretion.record(known)
+        return told
 
 
 def _made(attempt: _Attempt, wait: timedelta) -> Made:

@@ -173,7 +173,7 @@ class Keeper:
         status = self.children.run(self.one.command(init, waits=waits))
         seconds = round(time.monotonic() - started, 1)
         name, shown = self.one.pipeline.name, show_time(init)
-        with _one_log_at_a_time, logged(self.one.pipeline.output):
+        with _one_log_at_a_time, logged(self.one.pipeline):
             say("ended", pipeline=name, init=shown, exit_status=status, seconds=seconds)
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         self.tell(f"{name}: the run of {shown} {how} after {seconds:g} s")
