@@ -27,8 +27,8 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     init time (the init-time convention of doi:10.1029/2023MS004019). Variables have ERA5's long names where their own
     is one of ERA5's short names (t2m is 2m_temperature), levels are whole numbers of hPa, latitudes go from south to
     north and longitudes from 0 to 360 degrees. There is no valid_time: readers make it themselves. Values and units
-    stay as they are, and nothing is loaded. Bounds of intervals are left
-    out, for the layout has no place for them. `to_zarr` writes what `gs://weatherbench2` holds the likes of.
+    stay as they are, and nothing is loaded. Bounds of intervals are left out, for the layout has no place for them.
+    `to_zarr` writes what `gs://weatherbench2` holds the likes of.
 
     Args:
         forecast: (init_time, lead_time, [member,] [level,] Y, X) on latitudes and longitudes.
@@ -61,7 +61,8 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     renamed = renamed.sortby("longitude").transpose(*(dim for dim in _ORDER if dim in renamed.dims))
     for name, attrs in _ATTRS.items():
         renamed[name].attrs = dict(attrs)
-    return renamed
+    # How an opened forecast was written is no rule for the next file, and Zarr's formats take none of each other's.
+    return renamed.drop_encoding()
 
 
 def _with_whole_levels(renamed: xr.Dataset) -> xr.Dataset:

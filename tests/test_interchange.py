@@ -15,7 +15,7 @@ from factory import make_city, make_series
 import stforecast as stf
 from stforecast.baselines import Persistence
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.forecasts import write_forecast
+from stforecast.forecasts import open_forecast, write_forecast
 from stforecast.grid import Grid
 from stforecast.interchange import to_weatherbench2
 from stforecast.sources import era5
@@ -87,7 +87,8 @@ def test_a_lazy_forecast_stays_lazy() -> None:
 
 
 def test_the_layout_comes_back_from_a_zarr_store(tmp_path: Path) -> None:
-    result = to_weatherbench2(FORECAST)
+    own = write_forecast(FORECAST, tmp_path / "own.zarr")  # in Zarr's format 3
+    result = to_weatherbench2(open_forecast(own).load())
     result.to_zarr(tmp_path / "forecast.zarr", zarr_format=2, consolidated=True)
     with xr.open_zarr(tmp_path / "forecast.zarr", decode_timedelta=True) as opened:
         check_weatherbench2(opened)
