@@ -9,12 +9,13 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo gallery pictures test lint real pretrained ablation bench soak clean
+.PHONY: help install demo gallery pictures docs test lint real pretrained ablation bench soak clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
 	@echo "make gallery  every kind of picture in one page, data/runs/gallery.html (real series with STFORECAST_DATA)"
 	@echo "make pictures  the pictures of the README and the documentation, docs/images (needs STFORECAST_DATA; two minutes)"
+	@echo "make docs   the documentation as pages, docs/_build/html (half a minute; nothing is fetched)"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and memory against named alternatives, as tables; docs/performance.md has them"
@@ -39,6 +40,12 @@ gallery: install
 
 pictures: install
 	$(BIN)/python pipelines/pictures.py
+
+docs: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --jobs auto docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2
@@ -71,4 +78,4 @@ soak: install
 	$(BIN)/python benchmarks/soak.py --seed $(SEED)
 
 clean:
-	rm -rf $(VENV) data/demo data/raw data/stores data/runs
+	rm -rf $(VENV) data/demo data/raw data/stores data/runs docs/_build docs/generated

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import xarray as xr
+from pages import python_of
 from test_pretrained import like_the_data_of
 
 import stforecast as stf
 from stforecast.pretrained import packaged_model
 
 README = Path(__file__).parent.parent / "README.md"
-CODE = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+CODE = python_of(README)
 
 
 def test_the_forecast_in_eight_lines_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
