@@ -42,7 +42,19 @@ class Baseline(Protocol):
 
 @dataclass(frozen=True)
 class Persistence:
-    """The last frame, for every lead time."""
+    """The last frame, for every lead time.
+
+    Examples:
+        >>> import pandas as pd
+        >>> frames = np.arange(8.0)[:, None, None] + np.full((2, 3), 280.0)
+        >>> series = xr.Dataset(
+        ...     {"t2m": (("time", "lat", "lon"), frames, {"units": "K"})},
+        ...     coords={"time": pd.date_range("2020", periods=8), "lat": [50.0, 40.0], "lon": [0.0, 10.0, 20.0]},
+        ... )
+        >>> forecast = Persistence().predict(series, init_times=["2020-01-03"], horizon=2)
+        >>> forecast["t2m"].sel(lat=50, lon=0).values
+        array([[282., 282.]])
+    """
 
     def predict(self, series: xr.Dataset, *, init_times: npt.ArrayLike | None = None, horizon: int) -> xr.Dataset:
         """A forecast as `Baseline.predict` describes it."""
@@ -370,6 +382,10 @@ def fit_references(names: Sequence[str], training: xr.Dataset | None = None, *, 
     Raises:
         StforecastError: ARGUMENT for an unknown name, or without a training part for one that needs it; what the fits
             raise.
+
+    Examples:
+        >>> sorted(fit_references(["persistence", "same_time_yesterday"], horizon=4))
+        ['persistence', 'same_time_yesterday']
     """
     names = (names,) if isinstance(names, str) else tuple(names)
     known = {**_UNFITTED, **_FITTED}

@@ -228,6 +228,14 @@ class StforecastError(ValueError):
 
     Attributes:
         kind: the kind of fault, stable across releases.
+
+    Examples:
+        >>> import stforecast as stf
+        >>> try:
+        ...     stf.open_store("nowhere.zarr")
+        ... except stf.StforecastError as error:
+        ...     error.kind
+        <ErrorKind.FILE_MISSING: 'FILE_MISSING'>
     """
 
     def __init__(self, kind: ErrorKind, message: str) -> None:

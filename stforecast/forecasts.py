@@ -32,6 +32,22 @@ def write_forecast(forecast: xr.Dataset, path: str | Path) -> Path:
     Raises:
         StforecastError: what `check_forecast` refuses; ARGUMENT for another ending; OUTPUT_EXISTS; DISK_FULL,
             PERMISSION or IO_ERROR, and what was there before is intact.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from stforecast.baselines import Persistence
+        >>> frames = np.arange(8.0)[:, None, None] + np.full((2, 3), 280.0)
+        >>> series = xr.Dataset(
+        ...     {"t2m": (("time", "lat", "lon"), frames, {"units": "K"})},
+        ...     coords={"time": pd.date_range("2020", periods=8), "lat": [50.0, 40.0], "lon": [0.0, 10.0, 20.0]},
+        ... )
+        >>> forecast = Persistence().predict(series, horizon=3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_forecast(forecast, f"{folder}/forecast.nc")
+        ...     open_forecast(path).load().equals(forecast)
+        True
     """
     path = Path(path)
     check_forecast(forecast)

@@ -68,6 +68,19 @@ def harmonise(
             rows or columns that a coarser grid would leave over; TIME_FREQ for a step that is no multiple; TIME_GAP for
             a partial mean; GRID_SHAPE for a grid that reaches out of the series'; GRID_LON where columns that are
             neighbours would be torn apart.
+
+    Examples:
+        >>> import pandas as pd
+        >>> frames = np.arange(8.0)[:, None, None] + np.full((2, 3), 280.0)
+        >>> series = xr.Dataset(
+        ...     {"t2m": (("time", "lat", "lon"), frames, {"units": "K"})},
+        ...     coords={"time": pd.date_range("2020", periods=8), "lat": [50.0, 40.0], "lon": [0.0, 10.0, 20.0]},
+        ... )
+        >>> changed = harmonise(series, step="2D", resample="mean", region=(35, 45, 0, 15), latitude="ascending")
+        >>> dict(changed.sizes)
+        {'time': 4, 'lat': 1, 'lon': 2}
+        >>> changed["t2m"].isel(lat=0, lon=0).values
+        array([280.5, 282.5, 284.5, 286.5])
     """
     check_series(series, allow_gaps=True)
     _check_choices(resample=resample, latitude=latitude, longitude=longitude, regrid=regrid)

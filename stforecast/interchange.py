@@ -36,6 +36,19 @@ def to_weatherbench2(forecast: xr.Dataset) -> xr.Dataset:
     Raises:
         StforecastError: what `check_forecast` refuses; DIMS for a grid that is a plane; UNITS for levels that are no
             pressure in hPa; ARGUMENT if two variables would get the same name.
+
+    Examples:
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from stforecast.baselines import Persistence
+        >>> frames = np.arange(8.0)[:, None, None] + np.full((2, 3), 280.0)
+        >>> series = xr.Dataset(
+        ...     {"t2m": (("time", "lat", "lon"), frames, {"units": "K"})},
+        ...     coords={"time": pd.date_range("2020", periods=8), "lat": [50.0, 40.0], "lon": [0.0, 10.0, 20.0]},
+        ... )
+        >>> layout = to_weatherbench2(Persistence().predict(series, horizon=3))
+        >>> list(layout.data_vars), dict(layout.sizes)
+        (['2m_temperature'], {'time': 1, 'prediction_timedelta': 3, 'latitude': 2, 'longitude': 3})
     """
     check_forecast(forecast)
     forecast = forecast[forecast_variables(forecast)]

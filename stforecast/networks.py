@@ -52,6 +52,11 @@ class NetworkConfig:
         circular: whether the first and the last column are neighbours; by default where the grid spans the globe. The
             published network has it False.
         parity: whether oddities of the published code are kept, see `TAU`.
+
+    Examples:
+        >>> small = NetworkConfig(hidden_spatial=8, hidden_temporal=48, first_guess="regression", lags=("1D", "7D"))
+        >>> small.sees_anomalies, small.members
+        (True, 1)
     """
 
     hidden_spatial: int = 32

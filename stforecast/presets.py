@@ -85,6 +85,10 @@ def preset_of(name: str) -> Preset:
 
     Raises:
         StforecastError: ARGUMENT for an unknown name.
+
+    Examples:
+        >>> preset_of("weather").history, preset_of("weather").horizon
+        (6, 12)
     """
     if name not in PRESETS:
         raise StforecastError(

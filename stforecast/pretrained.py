@@ -10,7 +10,12 @@ _FOLDER = Path(__file__).parent / "pretrained_models"
 
 
 def packaged_models() -> tuple[str, ...]:
-    """The names of the models that come with the package; docs/models has a card for each."""
+    """The names of the models that come with the package; stforecast/pretrained_models has a card for each.
+
+    Examples:
+        >>> packaged_models()
+        ('new-york-taxi', 'north-america-air', 'north-atlantic-pressure')
+    """
     return tuple(sorted(folder.name for folder in _FOLDER.iterdir() if (folder / MODEL_FILE).is_file()))
 
 

@@ -58,6 +58,10 @@ class Split:
 
         Raises:
             StforecastError: ARGUMENT if a fraction leaves one of the three without a frame.
+
+        Examples:
+            >>> Split.by_fraction(np.arange("2020-01-01", "2020-01-11", dtype="datetime64[D]")).test
+            ('2020-01-09T00:00', '2020-01-10T00:00')
         """
         first, second = round(len(times) * train), round(len(times) * (train + validation))
         if not 0 < first < second < len(times):

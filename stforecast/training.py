@@ -76,6 +76,11 @@ class TrainingConfig:
         divergence_reduction: "mean" as published in code, "sum" as in the paper's formula.
         gradient_clip: the largest norm of a step's gradient.
         seed: what initial weights, order of windows and stochastic depth follow from.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> replace(TrainingConfig(), epochs=8, weight_averaging=0.99).schedule
+        'cosine'
     """
 
     epochs: int = 30

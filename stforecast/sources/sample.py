@@ -50,6 +50,13 @@ def write_sample(
 
     Raises:
         StforecastError: ARGUMENT for another kind or a size that cannot be.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     paths = write_sample("weather", folder, years=1, step_hours=24)
+        >>> sorted(path.name for path in paths)
+        ['2m_temperature_2016_5.625deg.nc', 'geopotential_500_2016_5.625deg.nc']
     """
     if kind not in get_args(Kind):
         raise StforecastError(ErrorKind.ARGUMENT, f"unknown sample '{kind}'; there are {', '.join(get_args(Kind))}")

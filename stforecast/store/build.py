@@ -90,6 +90,22 @@ def prepare(
         StforecastError: what `check_series` and `Split.rows` refuse; NAN, INF or RANGE with variable, count and first
             place; CONST for a variable that does not vary; INPUT_CHANGED if the data change during the build;
             OUTPUT_EXISTS; STORE_BUSY; DISK_FULL; PERMISSION.
+
+    Examples:
+        >>> import tempfile
+        >>> import pandas as pd
+        >>> frames = np.arange(8.0)[:, None, None] + np.full((2, 3), 280.0)
+        >>> series = xr.Dataset(
+        ...     {"t2m": (("time", "lat", "lon"), frames, {"units": "K"})},
+        ...     coords={"time": pd.date_range("2020", periods=8), "lat": [50.0, 40.0], "lon": [0.0, 10.0, 20.0]},
+        ... )
+        >>> split = Split(
+        ...     train=("2020-01-01", "2020-01-04"), validation=("2020-01-05", "2020-01-06"), test=("2020-01-07", "2020")
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     stored = prepare(series, f"{folder}/t2m.zarr", split).load()
+        >>> bool((abs(stored["t2m"] - series["t2m"]) < 1e-4).all())
+        True
     """
     path = Path(path)
     step = check_series(series, allow_gaps=allow_gaps or nan == "drop")

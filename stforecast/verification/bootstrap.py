@@ -75,6 +75,13 @@ def usual_block_length(inits: Times, leads: npt.NDArray[np.timedelta64]) -> int:
     so their errors are alike. At least the cube root of their number, the order that blocks must grow with (Künsch
     1989, doi:10.1214/aos/1176347265; Wilks 1997, doi:10.1175/1520-0442(1997)010<0065:RHTFAF>2.0.CO;2), and at most a
     quarter of the init times: fewer blocks would make no interval.
+
+    Examples:
+        Six-hourly forecasts of three days:
+
+        >>> inits = np.datetime64("2020-01-01T00") + np.arange(240) * np.timedelta64(6, "h")
+        >>> usual_block_length(inits, np.arange(1, 13) * np.timedelta64(6, "h"))
+        12
     """
     number = len(inits)
     if number < 2:

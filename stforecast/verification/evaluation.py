@@ -99,6 +99,22 @@ def evaluate(
             infinite value; VAR_MISSING, UNITS, GRID_SHAPE or CHANNELS if truth or references do not match the forecast;
             DIMS for an ensemble; TIME_FREQ if a reference cannot step to a lead time; TIME_SHORT if init times are too
             few for an interval; ARGUMENT for an unknown reference, metric or group, or without a training part.
+
+    Examples:
+        A frame that is one kelvin warmer each day, forecast by the frame of the init time:
+
+        >>> import pandas as pd
+        >>> from stforecast.baselines import Persistence
+        >>> frames = np.arange(8.0)[:, None, None] + np.full((2, 3), 280.0)
+        >>> series = xr.Dataset(
+        ...     {"t2m": (("time", "lat", "lon"), frames, {"units": "K"})},
+        ...     coords={"time": pd.date_range("2020", periods=8), "lat": [50.0, 40.0], "lon": [0.0, 10.0, 20.0]},
+        ... )
+        >>> forecast = Persistence().predict(series, init_times=series["time"][:4], horizon=3)
+        >>> scores = evaluate(forecast, series)
+        >>> scores["t2m"].sel(source="forecast", metric=["bias", "rmse"]).values
+        array([[-1., -2., -3.],
+               [ 1.,  2.,  3.]])
     """
     check_forecast(forecast)
     check_verifiable_dims(forecast)

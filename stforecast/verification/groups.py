@@ -30,6 +30,12 @@ def region_masks(forecast: xr.Dataset, regions: Mapping[str, Region]) -> dict[st
     Raises:
         StforecastError: EMPTY_SELECTION for a region without cells, naming the grid; GRID_SHAPE for a mask of another
             grid; ARGUMENT for what is neither.
+
+    Examples:
+        >>> grid = xr.Dataset(coords={"lat": [50.0, 40.0], "lon": [-10.0, 0.0, 10.0]})
+        >>> region_masks(grid, {"north-west": (slice(45, None), slice(340, 5))})["north-west"]
+        array([[ True,  True, False],
+               [False, False, False]])
     """
     grid = Grid.of(forecast)
     masks = {}

@@ -33,6 +33,18 @@ def spectrum(dataset: xr.Dataset) -> xr.Dataset:
     Raises:
         StforecastError: DIMS for a Dataset without time or grid; GRID_SHAPE if columns are not evenly spaced or too few
             for a wave.
+
+    Examples:
+        Two waves around the globe with an amplitude of 2 have a variance of 2, all of it at wavenumber 2:
+
+        >>> wave = 2 * np.cos(2 * np.pi * 2 * np.arange(16) / 16)
+        >>> series = xr.Dataset(
+        ...     {"u": (("time", "lat", "lon"), wave[None, None], {"units": "m s**-1"})},
+        ...     coords={"time": [np.datetime64("2020-01-01", "ns")], "lat": [0.0], "lon": np.arange(16) * 22.5},
+        ... )
+        >>> power = spectrum(series)["u"].isel(lat=0)
+        >>> int(power.idxmax("wavenumber")), round(float(power.sum()), 6)
+        (2, 2.0)
     """
     grid = Grid.of(dataset)
     _check_columns(grid)

@@ -25,6 +25,24 @@ def score_table(scores: xr.Dataset, *, metric: str = "rmse") -> str:
 
     Raises:
         StforecastError: ARGUMENT for another metric.
+
+    Examples:
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> import stforecast as stf
+        >>> frames = np.arange(8.0)[:, None, None] + np.full((2, 3), 280.0)
+        >>> series = xr.Dataset(
+        ...     {"t2m": (("time", "lat", "lon"), frames, {"units": "K"})},
+        ...     coords={"time": pd.date_range("2020", periods=8), "lat": [50.0, 40.0], "lon": [0.0, 10.0, 20.0]},
+        ... )
+        >>> forecast = stf.baselines.Persistence().predict(series, init_times=series["time"][:4], horizon=2)
+        >>> print(score_table(stf.evaluate(forecast, series)))
+        t2m (K), rmse
+        <BLANKLINE>
+        | lead time | forecast | init times |
+        | --------: | -------: | ---------: |
+        |       1 d |    1.000 |          4 |
+        |       2 d |    2.000 |          4 |
     """
     _check_metric(scores, metric)
     tables = []
