@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stforecast import baselines, plot, verification
     from stforecast.errors import ErrorKind, StforecastError
+    from stforecast.exploration import explore
     from stforecast.fitting import fit
     from stforecast.forecaster import Forecaster
     from stforecast.forecasts import open_forecast, write_forecast
@@ -38,6 +39,7 @@ _HOMES = {
     "append": "store",
     "baselines": "",
     "evaluate": "verification",
+    "explore": "exploration",
     "fit": "fitting",
     "harmonise": "harmonisation",
     "inspect": "inspection",
@@ -68,6 +70,7 @@ __all__ = [
     "append",
     "baselines",
     "evaluate",
+    "explore",
     "fit",
     "harmonise",
     "inspect",

@@ -21,7 +21,7 @@ STOREYS = (
     {"checkpoints", "windows", "models", "sources", "store", "forecasts", "baselines"},
     {"networks", "alignment", "guards", "intervals"},
     {"training"},
-    {"presets", "verification", "plot", "inspection", "harmonisation", "interchange"},
+    {"presets", "verification", "plot", "exploration", "inspection", "harmonisation", "interchange"},
     {"planning"},
     {"forecaster"},
     {"fitting", "pretrained", "prediction"},

@@ -352,14 +352,14 @@ def _lay_out_map(axes: Any, canvas: Canvas, *, is_left: bool, is_bottom: bool) -
     _draw_context(axes, canvas)
     style = {"color": "0.35", "linewidth": 0.4, "linestyle": ":", "alpha": 0.7}
     if canvas.kind in ("cap", "fan"):
-        meridians, parallels = _meridians(canvas), _parallels(canvas)
-        axes.gridlines(xlocs=meridians, ylocs=parallels, **style)
-        _label_meridians(axes, canvas, meridians if is_bottom or canvas.is_round else meridians[:0])
-        _label_parallels(axes, canvas, parallels if is_left or canvas.is_round else parallels[:0])
+        longitudes, latitudes = meridians(canvas), parallels(canvas)
+        axes.gridlines(xlocs=longitudes, ylocs=latitudes, **style)
+        _label_meridians(axes, canvas, longitudes if is_bottom or canvas.is_round else longitudes[:0])
+        _label_parallels(axes, canvas, latitudes if is_left or canvas.is_round else latitudes[:0])
         return
     grid_lines = axes.gridlines(
         draw_labels=({"left": "y"} if is_left else {}) | ({"bottom": "x"} if is_bottom else {}),
-        xlocs=_meridians(canvas) if canvas.kind == "region" else None,
+        xlocs=meridians(canvas) if canvas.kind == "region" else None,
         x_inline=False,
         y_inline=False,
         **style,
@@ -406,7 +406,7 @@ def _label_outside(
     )
 
 
-def _meridians(canvas: Canvas) -> Values:
+def meridians(canvas: Canvas) -> Values:
     """Longitudes to label, -180..180; cartopy's own choice leaves out those beyond the dateline."""
     if canvas.is_round:
         return np.arange(-180.0, 180.0, 45.0)
@@ -415,7 +415,8 @@ def _meridians(canvas: Canvas) -> Values:
     return (longitude + 180) % 360 - 180
 
 
-def _parallels(canvas: Canvas) -> Values:
+def parallels(canvas: Canvas) -> Values:
+    """Latitudes to label."""
     south, north = canvas.y_bounds[[0, -1]]
     latitude: Values = np.asarray(MaxNLocator(5, steps=[1, 2, 3, 5, 10]).tick_values(south, north))
     return np.compress(np.abs(latitude) <= 90, latitude)

@@ -14,7 +14,7 @@ from matplotlib.ticker import Formatter, MultipleLocator
 
 from stforecast.baselines import blocks_of
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import Grid, check_series, find_dims, forecast_variables, level_dim, on_grid_of, times_of
+from stforecast.grid import Grid, check_series, find_dims, level_dim, on_grid_of, times_of
 from stforecast.intervals import BOUNDS, bound_name
 from stforecast.plot.fields import (
     Duration,
@@ -25,6 +25,7 @@ from stforecast.plot.fields import (
     init_of,
     values_of,
     variable_of,
+    variables_of,
 )
 from stforecast.plot.normals import Normal, normal_at, normal_of
 from stforecast.plot.pictures import LINES, lighten, new_figure
@@ -70,7 +71,7 @@ def meteogram(
             would be shown; VAR_MISSING, UNITS, GRID_SHAPE or CHANNELS if the truth or what is normal does not match;
             NAN if a forecast is NaN at all lead times; INF; DIMS for an ensemble.
     """
-    names = _variables_of(forecast, variables)
+    names = variables_of(forecast, variables)
     fields = {name: _field_at_init(forecast, name, init_time, level) for name in names}
     cell = Cell.at(forecast, at)
     first = fields[names[0]]
@@ -106,14 +107,6 @@ def meteogram(
     handles = {label: handle for handle, label in zip(*panel[0].get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
     return figure
-
-
-def _variables_of(forecast: xr.Dataset, variables: Sequence[str] | None) -> list[str]:
-    if variables is None:
-        return [str(name) for name in forecast_variables(forecast)]
-    if isinstance(variables, str) or not len(variables):
-        raise StforecastError(ErrorKind.ARGUMENT, f"variables={variables!r} must name one or more, as ['t2m']")
-    return [variable_of(forecast, name, "forecast") for name in variables]
 
 
 def _own_level(dataset: xr.Dataset, name: str, level: float | None) -> float | None:

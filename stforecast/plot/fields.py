@@ -1,6 +1,6 @@
 """What is drawn: one variable of a forecast at one init and lead time, and the truth of its valid time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -45,6 +45,15 @@ def variable_of(dataset: xr.Dataset, variable: str | None, what: str) -> str:
     if variable is None or variable not in names:
         raise StforecastError(ErrorKind.VAR_MISSING, f"the {what} has no variable {variable or ''}, it has {names}")
     return variable
+
+
+def variables_of(forecast: xr.Dataset, variables: Sequence[str] | None) -> list[str]:
+    """The variables that are asked for, by default all that are forecast."""
+    if variables is None:
+        return [str(name) for name in forecast_variables(forecast)]
+    if isinstance(variables, str) or not len(variables):
+        raise StforecastError(ErrorKind.ARGUMENT, f"variables={variables!r} must name one or more, as ['t2m']")
+    return [variable_of(forecast, name, "forecast") for name in variables]
 
 
 def at_level(dataset: xr.Dataset, variable: str, level: float | None) -> xr.DataArray:
