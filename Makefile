@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
 	@echo "make gallery  every kind of picture in one page, data/runs/gallery.html (real series with STFORECAST_DATA)"
-	@echo "make pictures  the pictures of the README and the documentation, docs/images (needs STFORECAST_DATA; two minutes)"
+	@echo "make pictures  the pictures of the README and the documentation, docs/images (needs STFORECAST_DATA; three minutes)"
 	@echo "make docs   the documentation as pages, docs/_build/html (half a minute; nothing is fetched)"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"

@@ -1,16 +1,20 @@
-"""The pictures of the README and of the documentation, of the packaged models on the real series: `make pictures`.
+"""The pictures of the README and of the documentation: `make pictures`.
 
-Maps show the last forecast of the test period, whatever it is like; curves and cards the scores of all of them.
+Of the packaged models on the real series: maps show the last forecast of the test period, whatever it is like, curves
+and cards the scores of all of them. Of the tutorial what it draws when its code is run.
 """
 
+import contextlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import xarray as xr
 from matplotlib.figure import Figure
+from pages import run
 from pretrain import CONFIDENCE, ORIGINS, Origin
 from rich.console import Console
 
@@ -18,6 +22,7 @@ import stforecast as stf
 from stforecast.pretrained import packaged_model
 
 IMAGES = Path("docs/images")
+TUTORIAL = Path("docs/tutorials/first_forecast.md").absolute()
 # How far ahead the maps are, a day or what is one for a city.
 AHEAD = {"new-york-taxi": "2h", "north-america-air": "24h", "north-atlantic-pressure": "24h"}
 # The kinds of pictures are the same for all models, so some are drawn of one only.
@@ -36,13 +41,22 @@ def main() -> None:
     for name, origin in ORIGINS.items():
         series = stf.open_dataset(data / origin.path, **origin.options).load()
         for kind, draw in pictures_of(name, origin, series):
-            path = IMAGES / f"{name}_{kind}.png"
-            # They are committed, so smaller than stforecast.plot.save writes them.
-            draw().savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.15)
-            console.print(path)
+            console.print(save(draw(), f"{name}_{kind}"))
         if name == SHOWN:
             console.print(stf.plot.animation(last_forecast(name, series), IMAGES / f"{name}.gif", truth=series))
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        shown = run(TUTORIAL)
+        drawn = stf.plot.comparison(shown["forecast"], shown["series"], lead_time="24h")
+    console.print(save(drawn, "tutorial_map"))
+    console.print(save(stf.plot.skill_curve(shown["scores"]), "tutorial_skill"))
     console.print(f"in {time.monotonic() - started:.0f} s")
+
+
+def save(figure: Figure, name: str) -> Path:
+    """The path of a picture; it is committed, so it has fewer points than stforecast.plot.save gives it."""
+    path = IMAGES / f"{name}.png"
+    figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.15)
+    return path
 
 
 def pictures_of(name: str, origin: Origin, series: xr.Dataset) -> Iterator[tuple[str, Callable[[], Figure]]]:

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from typer.testing import CliRunner
@@ -21,10 +22,11 @@ def blocks_of(page: Path) -> list[tuple[str, str]]:
 
 
 def python_of(page: Path) -> list[str]:
+    """The blocks of Python among them."""
     return [code for language, code in blocks_of(page) if language == "python"]
 
 
-def run(page: Path, smaller: Mapping[str, str]) -> dict[str, Any]:
+def run(page: Path, smaller: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """What the names of a page stand for when all its code has run, in this folder, one block after the other.
 
     Args:
@@ -38,11 +40,12 @@ def run(page: Path, smaller: Mapping[str, str]) -> dict[str, Any]:
         if language == "python":
             exec(compile(code, page.name, "exec"), shown)
         else:
-            _run_commands(code)
+            run_commands(code)
     return shown
 
 
-def _run_commands(code: str) -> None:
+def run_commands(code: str) -> None:
+    """Run the lines of a block of shell, each a call of stforecast."""
     for line in code.splitlines():
         name, *arguments = shlex.split(line)
         assert name == "stforecast", line
