@@ -78,6 +78,30 @@ def test_between_two_moments_lie_all_multiples_and_nothing_else(moment: datetime
     assert all(cycle.floor(init) == init for init in found)
 
 
+@pytest.mark.parametrize(
+    ("day", "absent"), [("2016-03-13", ["02:00", "02:30"]), ("2016-11-06", []), ("2016-07-01", [])]
+)
+def test_n07_what_a_clock_left_out_was_not_missed(day: str, absent: list[str]) -> None:
+    midnight = np.datetime64(day, "ns")
+    whole = Cycle(timedelta(minutes=30)).between(midnight, midnight + np.timedelta64(23, "h"))
+    shown = Cycle(timedelta(minutes=30), "America/New_York").between(midnight, midnight + np.timedelta64(23, "h"))
+    assert [str(time)[11:16] for time in np.setdiff1d(whole, shown)] == absent
+    assert len(whole) - len(shown) == len(absent)
+
+
+@pytest.mark.parametrize("zone", [None, "America/New_York", "Asia/Kathmandu"])
+def test_the_moment_of_an_init_time_is_the_first_at_which_the_clock_shows_it(zone: str | None) -> None:
+    """Of a year around every change of the clock, against a look at every half hour."""
+    cycle = Cycle(timedelta(minutes=30), zone)
+    looks = pd.date_range("2016-01-01", "2017-01-01", freq="30min", tz="UTC")
+    first: dict[np.datetime64, datetime] = {}
+    for moment in looks.to_pydatetime():
+        first.setdefault(cycle.on_clock(moment), moment)
+    assert len(first) == len(looks) - (2 if zone == "America/New_York" else 0)
+    floored = {init: moment for init, moment in first.items() if cycle.floor(init) == init}
+    assert all(cycle.in_utc(init) == moment for init, moment in floored.items())
+
+
 @given(st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)))
 def test_a_name_tells_its_init_time(moment: datetime) -> None:
     init = np.datetime64(moment.replace(second=0, microsecond=0), "ns")

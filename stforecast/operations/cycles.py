@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.local_time import nonexistent_times
 from stforecast.operations.pipeline import Pipeline
 from stforecast.store import open_store
 from stforecast.time_axis import Times, parse_times, show_step, show_time
@@ -60,6 +61,15 @@ class Cycle:
         moment: np.datetime64 = shown.to_datetime64().astype("datetime64[ns]")
         return moment
 
+    def in_utc(self, init: np.datetime64) -> datetime:
+        """The moment at which the clock of the series shows an init time, the first one where it does so twice.
+
+        Where the clock leaves it out, the moment of leaving out.
+        """
+        shown = pd.Timestamp(init).tz_localize(self.time_zone or "UTC", ambiguous=True, nonexistent="shift_forward")
+        moment: datetime = shown.tz_convert("UTC").to_pydatetime(warn=False)
+        return moment
+
     def floor(self, moment: np.datetime64) -> np.datetime64:
         """The last init time up to a moment."""
         # Of days since 1970 whole ones are told apart as any other length is: midnight belongs to every cycle.
@@ -87,11 +97,14 @@ class Cycle:
         return moment
 
     def between(self, first: np.datetime64, last: np.datetime64) -> Times:
-        """All init times from one moment to another, both included."""
+        """All init times from one moment to another, both included, except those that a clock set forward left out."""
         start = self.floor(first)
         start = start if start == first else start + self.length
         times: Times = np.arange(start, last + np.timedelta64(1, "ns"), self.length)
-        return times
+        if self.time_zone is None:
+            return times
+        shown: Times = times[~np.isin(times, nonexistent_times(times, self.time_zone))]
+        return shown
 
     def parse(self, text: str, *, name: str = "--init") -> np.datetime64:
         """An init time as one writes it.
