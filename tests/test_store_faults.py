@@ -23,7 +23,7 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.sources import open_dataset
 from stforecast.split import Split
 from stforecast.store import append, layout, open_store, prepare, validate
-from stforecast.store.versions import check_locking, lock, write_manifest
+from stforecast.store.versions import check_locking, holder_of, lock, write_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +71,40 @@ def test_h08_a_dead_process_is_not_said_to_hold_the_lock(tmp_path: Path) -> None
         # The text of a writer that died, before the one that took its lock over has written its own.
         (tmp_path / ".s.zarr.holder").write_text(f"process {dead} on {socket.gethostname()}")
         refused(ErrorKind.STORE_BUSY, "is being written by another process", lambda: lock(path).__enter__())
+
+
+def test_h08_who_holds_a_lock_is_told_without_taking_it(tmp_path: Path) -> None:
+    path, holder = tmp_path / "s.zarr", tmp_path / ".s.zarr.holder"
+    this = f"process {os.getpid()} on {socket.gethostname()}"
+    assert holder_of(path) == ""
+    with lock(path):
+        assert holder_of(path) == this
+    assert holder_of(path) == ""
+    # What a writer on another machine left is believed: nobody here can tell.
+    holder.write_text("process 1 on elsewhere")
+    assert holder_of(path) == "process 1 on elsewhere"
+    # One that was killed long ago had the number that this process has now.
+    holder.write_text(this)
+    os.utime(holder, (0, 0))
+    assert holder_of(path) == ""
+
+
+def test_h08_a_killed_process_that_nobody_waited_for_holds_no_lock(tmp_path: Path) -> None:
+    path, ready = tmp_path / "s.zarr", tmp_path / "ready"
+
+    def hold() -> None:
+        with lock(path):
+            ready.touch()
+            signal.pause()
+
+    child, reads = start(hold)
+    while not ready.exists():
+        os.sched_yield()
+    assert holder_of(path) == f"process {child} on {socket.gethostname()}"
+    os.kill(child, signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert holder_of(path) == ""
+    assert wait(child, reads).how == "killed"
 
 
 MOUNTS = """\

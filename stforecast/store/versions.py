@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import confirm, make_durable, sha256, sync, unwritten
@@ -86,13 +87,22 @@ def lock(path: Path, *, busy: ErrorKind = ErrorKind.STORE_BUSY, doing: str = "wr
 _THIS_PROCESS = "process {pid} on {host}"
 
 
+def holder_of(path: Path) -> str:
+    """Who holds the lock of what is written at `path`, as "process 4711 on host"; nothing if nobody does.
+
+    It is told by what the holder wrote. The lock itself is left alone: who came for it at that moment would be refused.
+    """
+    return _said(path.with_name(f".{path.name}.holder"))
+
+
 def _said(holder: Path) -> str:
     """What a holder wrote; nothing if it ended or did not come to it yet.
 
-    A holder that was killed leaves its text behind, and whoever has the lock now may not have written its own yet.
+    A holder that was killed leaves its text behind, and whoever has the lock now may not have written its own yet. Its
+    number may be another process' by now.
     """
     try:
-        text = holder.read_text()
+        text, written = holder.read_text(), holder.stat().st_mtime
     except OSError:
         return ""
     said = re.fullmatch(r"process (\d+) on (.*)", text)
@@ -100,12 +110,18 @@ def _said(holder: Path) -> str:
         return ""
     if said[2] == socket.gethostname():
         try:
-            os.kill(int(said[1]), 0)
-        except PermissionError:
-            return text
-        except OSError:
-            return ""
+            process = psutil.Process(int(said[1]))
+            ended = process.status() == psutil.STATUS_ZOMBIE or process.create_time() > written + _CLOCKS_DIFFER_SECONDS
+        except psutil.NoSuchProcess:
+            ended = True
+        except psutil.AccessDenied:
+            ended = False
+        return "" if ended else text
     return text
+
+
+# A disk of another machine stamps files by that one's clock.
+_CLOCKS_DIFFER_SECONDS = 60
 
 
 def check_locking(path: Path, mounts: str | None = None) -> None:
