@@ -1,6 +1,19 @@
 """What stforecast raises when the data, a store or a model is not what was asked for."""
 
+import re
 from enum import StrEnum
+
+# Looked for at the beginning of a word and no further, so that a long text takes no longer than its length says.
+URL = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s'\"<>]+")
+
+
+def without_credentials(text: str) -> str:
+    """A text whose URLs have neither a user's name and password nor a query, which may hold a signature.
+
+    >>> without_credentials("nothing at https://me:word@example.org/air.zarr?sig=1")
+    'nothing at https://example.org/air.zarr?…'
+    """
+    return URL.sub(lambda url: re.sub(r"[?#].*", "?…", re.sub(r"//[^/@]*@", "//", url[0])), text)
 
 
 class ErrorKind(StrEnum):
@@ -226,6 +239,8 @@ _EXIT_STATUS = {
 class StforecastError(ValueError):
     """A fault that a user can mend: what was wanted, what came and what to do, with its kind.
 
+    It tells of no URL what lets one in.
+
     Attributes:
         kind: the kind of fault, stable across releases.
 
@@ -239,7 +254,7 @@ class StforecastError(ValueError):
     """
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
-        super().__init__(message)
+        super().__init__(without_credentials(message))
         self.kind = kind
 
     def __reduce__(self) -> tuple[type["StforecastError"], tuple[ErrorKind, str]]:

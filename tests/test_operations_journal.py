@@ -3,6 +3,7 @@
 import getpass
 import json
 import logging
+import pickle
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 import yaml
 from scheduled import PREPARED, SETTINGS, clock_of, deliver, make_pipeline
 
-from stforecast.errors import StforecastError
+import stforecast as stf
+from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations import journal
 from stforecast.operations.discretion import Discretion, printable
 from stforecast.operations.journal import LOG, logged, say
@@ -98,6 +100,17 @@ def test_k14_what_is_told_has_no_places_and_no_secrets(tmp_path: Path, said: str
     assert discretion.record({"a": [said.replace("{root}", str(root)), 1, None, float("inf")]}) == {
         "a": [told, 1, None, None]
     }
+
+
+def test_k14_no_error_tells_what_lets_one_into_a_url() -> None:
+    for url in ("https://me:T0KEN@127.0.0.1:1/air.zarr?sig=T0KEN", "s3://me:T0KEN@bucket/air.zarr"):
+        error = StforecastError(ErrorKind.FILE_MISSING, f"there is nothing at {url}; check it")
+        assert "T0KEN" not in str(error)
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    with pytest.raises(StforecastError) as caught:
+        stf.open_dataset("https://me:T0KEN@127.0.0.1:1/air.zarr?sig=T0KEN")
+    assert "T0KEN" not in str(caught.value)
+    assert "127.0.0.1:1/air.zarr" in str(caught.value)
 
 
 def test_k14_neither_places_nor_secrets_are_in_what_a_run_leaves(tmp_path: Path) -> None:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stforecast.errors import URL, without_credentials
 from stforecast.operations.pipeline import Pipeline
 from stforecast.sources.raw_files import is_url
 
-# Looked for at the beginning of a word and no further, so that a long text takes no longer than its length says.
-_URL = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s'\"<>]+")
 # Not the slash of a unit or of a part of a path, which has a letter, a digit or a dot before it.
 _FOLDERS = re.compile(r"(?<![\w.:/~*?-])/(?:[^\s/'\"<>:;,()]+/)+")
 
@@ -50,7 +49,7 @@ class Discretion:
         for folder in self.folders:
             said = said.replace(f"{folder}/", "")
         parts, end = [], 0
-        for url in _URL.finditer(said):
+        for url in URL.finditer(said):
             parts += [_FOLDERS.sub("", said[end : url.start()]), _address(url[0])]
             end = url.end()
         return "".join([*parts, _FOLDERS.sub("", said[end:])])
@@ -77,22 +76,13 @@ def _outside_of(path: Path) -> Path:
     return path
 
 
-def without_credentials(text: str) -> str:
-    """A text whose URLs have neither a user's name and password nor a query, which may hold a signature.
-
-    >>> without_credentials("nothing at https://me:word@example.org/air.zarr?sig=1")
-    'nothing at https://example.org/air.zarr?…'
-    """
-    return _URL.sub(lambda url: re.sub(r"[?#].*", "?…", re.sub(r"//[^/@]*@", "//", url[0])), text)
-
-
 def printable(text: str) -> str:
     r"""A text in which whatever is no letter, sign or space is written out, so that no name that others gave is obeyed.
 
     >>> printable("a\x1b[31m.nc\n\u202eb")
     'a\\x1b[31m.nc \\u202eb'
     """
-    return "".join(one if one.isprintable() else _written_out(one) for one in text)
+    return text if text.isprintable() else "".join(one if one.isprintable() else _written_out(one) for one in text)
 
 
 def _written_out(character: str) -> str:
