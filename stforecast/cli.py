@@ -21,7 +21,7 @@ from rich.console import Console
 
 import stforecast as stf
 from stforecast.configuration import parse_duration
-from stforecast.errors import ErrorKind, StforecastError
+from stforecast.errors import ErrorKind, StforecastError, without_credentials
 from stforecast.files import check_writable
 from stforecast.grid import Grid, times_of
 from stforecast.sources.selection import period_bounds
@@ -783,6 +783,43 @@ def schedule(
             scheduling.keep(scheduled, at_once=at_once or os.cpu_count() or 1, tell=typer.echo)
 
 
+@app.command()
+def status(
+    pipeline: PipelineFile,
+    only: Annotated[str | None, typer.Option(help="With a matrix: the name of the one pipeline to look at.")] = None,
+    max_delay: Annotated[
+        str | None, typer.Option(help="How old the newest forecast may be, e.g. 12h; as the pipeline says by default.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with the newest maps, e.g. page.html.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, one pipeline a line.")] = False,
+) -> None:
+    """Say how old the newest forecast is, what is missing, how runs ended and how good forecasts were.
+
+    Ends with 8 if a forecast is older than it may be. Nothing is written but the page, and runs are not disturbed.
+    """
+    from stforecast.operations.page import newest_maps, status_page, write_page
+    from stforecast.operations.status import status as look
+    from stforecast.operations.terminal import status_tables
+    from stforecast.operations.words import headline
+
+    allowed = None if max_delay is None else parse_duration(max_delay, name="--max-delay")
+    if html is not None:
+        _check_output(html, ".html")
+    found = [(one, look(one, max_delay=allowed)) for one in _chosen_pipelines(pipeline, only)]
+    for _, one in found:
+        if as_json:
+            typer.echo(json.dumps(one.to_dict()))
+        else:
+            Console(highlight=False, markup=False).print(status_tables(one))
+    if html is not None:
+        maps = {one.name: newest_maps(one.output, stands) for one, stands in found}
+        write_page(html, status_page([one for _, one in found], maps))
+    stale = [one for _, one in found if one.is_stale]
+    for one in stale:
+        _say(f"{one.pipeline}: {headline(one)} [{ErrorKind.STALE_OUTPUT}]")
+    raise typer.Exit(ErrorKind.STALE_OUTPUT.exit_status if stale else 0)
+
+
 def _chosen_pipelines(file: Path, only: str | None) -> "list[Pipeline]":
     from stforecast.operations.pipeline import read_pipelines
 
@@ -881,7 +918,7 @@ def main() -> None:
         _say(f"{error} [{error.kind}]")
         sys.exit(error.kind.exit_status)
     except OSError as error:
-        _say(f"{error} [{ErrorKind.IO_ERROR}]")
+        _say(f"{without_credentials(str(error))} [{ErrorKind.IO_ERROR}]")
         sys.exit(ErrorKind.IO_ERROR.exit_status)
     except SystemExit as end:
         if end.code in (128 + signal.SIGINT, 128 + signal.SIGTERM):

@@ -25,6 +25,8 @@ from stforecast.store.versions import recall, remember
 log = logging.getLogger("stforecast.operations")
 
 RUNS, LOG = "runs", "log.jsonl"
+# The SHA-256 of each model that was in use, the present one last.
+MODELS = ".models.json"
 _LARGEST_LOG, _OLD_LOGS = 10 * 2**20, 3
 # What a run that does not let itself be stopped gets before the process is ended.
 _GRACE_SECONDS = 60

@@ -240,6 +240,12 @@ class Pipeline(Section):
     monitor: Annotated[Monitor, Field(repr=False)] = Monitor()
 
 
+def present_model(pipeline: Pipeline) -> str:
+    """The model that forecasts are made by: the last one that was fitted anew and was better, else the given one."""
+    refitted = pipeline.output / "model"
+    return str(refitted.resolve()) if refitted.is_symlink() else pipeline.model
+
+
 def read_pipelines(path: str | Path) -> list[Pipeline]:
     """The pipelines of a YAML file: one, or one for each place of its matrix.
 

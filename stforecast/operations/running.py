@@ -2,11 +2,13 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,30 @@ from stforecast.operations.archive import FORECAST, RECORD, Archive, clear_unfin
 from stforecast.operations.cycles import Clock, cycle_of, name_of
 from stforecast.operations.discretion import Discretion
 from stforecast.operations.intake import Intake, pending, take_in
-from stforecast.operations.journal import RUNS, circumstances, limited, logged, read_runs, run_file, say, write_run
+from stforecast.operations.journal import (
+    MODELS,
+    RUNS,
+    circumstances,
+    limited,
+    logged,
+    read_runs,
+    run_file,
+    say,
+    write_run,
+)
 from stforecast.operations.making import Choice, Ladder, Made, check_jump, jumps, spread_of, use_threads
-from stforecast.operations.pipeline import Pipeline
+from stforecast.operations.monitoring import WEBHOOK_SECONDS, post, write_metrics
+from stforecast.operations.page import PAGE, newest_maps, status_page, write_page
+from stforecast.operations.pipeline import Pipeline, present_model
 from stforecast.operations.scoring import SCORES, score_due
+from stforecast.operations.status import FAILED, RUNNING, Status, known_cycle
+from stforecast.operations.status import status as status_of
 from stforecast.pretrained import load_model
 from stforecast.store.versions import current_version, lock, recall, remember
 from stforecast.time_axis import Times, show_time
 
 DEGRADED = 7
-INTAKE, MODELS = ".intake.json", ".models.json"
+INTAKE = ".intake.json"
 # Deliveries are looked for this often while a run waits for them.
 _POLL_SECONDS = 10.0
 
@@ -87,7 +103,8 @@ def run(
             store, model and disk. Nothing is published then.
     """
     clock = clock or Clock()
-    cycle = cycle_of(pipeline)
+    # A store that cannot be opened fails the attempt, which then has a record.
+    cycle, _ = known_cycle(pipeline)
     init = cycle.due(clock.now(), pipeline.input.arrives_after) if init is None else init
     wait = pipeline.deadline if deadline is None else deadline
     archive = Archive(pipeline.output)
@@ -102,7 +119,7 @@ def run(
             done = _done_already(pipeline, init, archive)
             _keep_done(pipeline, init, done.record)
             return done
-        return _attempt(pipeline, init, archive, wait, clock)
+        return _attempt(_Attempt(pipeline, init, cycle.time_zone, clock), archive, wait)
 
 
 def plan(pipeline: Pipeline, *, init: np.datetime64 | None = None, clock: Clock | None = None) -> Outcome:
@@ -197,19 +214,21 @@ def _keep_done(pipeline: Pipeline, init: np.datetime64, record: dict[str, Any]) 
             write_run(pipeline.output, name_of(init), record)
 
 
-def _attempt(pipeline: Pipeline, init: np.datetime64, archive: Archive, wait: timedelta, clock: Clock) -> Outcome:
+def _attempt(attempt: "_Attempt", archive: Archive, wait: timedelta) -> Outcome:
     """Make an init time, and keep a record of how that ended."""
-    attempt = _Attempt(pipeline, init, clock)
-    attempt.write("running")
+    pipeline, init = attempt.pipeline, attempt.init
     say("begun", pipeline=pipeline.name, init=show_time(init))
     try:
-        use_threads(pipeline.threads)
-        made = _made(attempt, wait)
-        staged = _staged(attempt, archive, *made)
-        with attempt.stage("publish"):
-            archive.publish(init, staged)
+        with faults_named(pipeline.output):
+            attempt.write(RUNNING)
+            use_threads(pipeline.threads)
+            made = _made(attempt, wait)
+            staged = _staged(attempt, archive, *made)
+            with attempt.stage("publish"):
+                archive.publish(init, staged)
     except BaseException as error:
         attempt.fail(error)
+        _tell(attempt, FAILED, error)
         raise
     choice = made[1]
     status = "degraded" if choice.is_degraded else "published"
@@ -218,6 +237,7 @@ def _attempt(pipeline: Pipeline, init: np.datetime64, archive: Archive, wait: ti
     attempt.keep(status)
     _afterwards(attempt, archive)
     attempt.keep(status)
+    _tell(attempt, status)
     message = f"{pipeline.name}: the forecast of {show_time(init)} is published in {pipeline.output / name_of(init)}"
     if choice.is_degraded:
         message += f", degraded: made by {choice.made_by} from {show_time(choice.last_frame)}, as {choice.reason}"
@@ -227,8 +247,9 @@ def _attempt(pipeline: Pipeline, init: np.datetime64, archive: Archive, wait: ti
 class _Attempt:
     """One attempt at an init time, and what is known of it so far."""
 
-    def __init__(self, pipeline: Pipeline, init: np.datetime64, clock: Clock) -> None:
+    def __init__(self, pipeline: Pipeline, init: np.datetime64, time_zone: str | None, clock: Clock) -> None:
         self.pipeline, self.init, self.clock = pipeline, init, clock
+        self._time_zone = time_zone
         self._discretion = Discretion.of(pipeline)
         self.intake = Intake()
         self.choice: Choice | None = None
@@ -277,10 +298,14 @@ class _Attempt:
 
     def record(self, status: str) -> dict[str, Any]:
         """What is known and may be told, as JSON has it."""
-        ended = {} if status == "running" else {"ended": self.clock.now().isoformat(timespec="seconds")}
+        if status == RUNNING:
+            ended: dict[str, Any] = {"process": os.getpid()}
+        else:
+            ended = {"ended": self.clock.now().isoformat(timespec="seconds")}
         known = {
             "pipeline": self.pipeline.name,
             "init": show_time(self.init),
+            "time_zone": self._time_zone,
             "status": status,
             "attempt": self._number,
             "started": self._started.isoformat(timespec="seconds"),
@@ -318,12 +343,6 @@ def _made(attempt: _Attempt, wait: timedelta) -> Made:
         raise _late(attempt, lacking)
     attempt.choice = made[1]
     return made
-
-
-def present_model(pipeline: Pipeline) -> str:
-    """The model that forecasts are made by: the last one that was fitted anew and was better, else the given one."""
-    refitted = pipeline.output / "model"
-    return str(refitted.resolve()) if refitted.is_symlink() else pipeline.model
 
 
 def _gather(attempt: _Attempt, ladder: Ladder, wait: timedelta) -> Times:
@@ -500,8 +519,52 @@ def _afterwards(attempt: _Attempt, archive: Archive) -> None:
         with attempt.stage(name):
             try:
                 step()
-            except (StforecastError, OSError) as error:
+            except Exception as error:  # whatever it is, the forecast stays published
                 attempt.warn(f"{name}: {error}")
+
+
+def _tell(attempt: _Attempt, status: str, error: BaseException | None = None) -> None:
+    """Tell those who watch how a run ended; a fault in that changes nothing of it."""
+    pipeline, monitor = attempt.pipeline, attempt.pipeline.monitor
+    is_stopped = isinstance(error, SystemExit | KeyboardInterrupt)
+
+    @cache
+    def stands() -> Status:
+        return replace(status_of(pipeline, clock=attempt.clock), active="")
+
+    def page() -> None:
+        maps = {pipeline.name: newest_maps(pipeline.output, stands())}
+        write_page(pipeline.output / PAGE, status_page([stands()], maps))
+
+    steps: dict[str, Callable[[], object]] = {"status page": page}
+    if monitor.prometheus is not None:
+        file, exit_status = monitor.prometheus, _exit_status(status, error)
+        steps["prometheus"] = lambda: write_metrics(file, stands(), attempt.record(status), exit_status)
+    if monitor.webhook is not None:
+        webhook, seconds = monitor.webhook, _STOPPED_SECONDS if is_stopped else WEBHOOK_SECONDS
+        # First, so that the page tells of its fault.
+        steps = {"webhook": lambda: post(webhook, attempt.record(status), seconds=seconds), **steps}
+    for name, step in steps.items():
+        try:
+            step()
+        except Exception as fault:  # whatever it is: the forecast is published, or the run failed, all the same
+            attempt.warn(f"{name}: {fault}")
+            attempt.keep(status)
+
+
+# Who stops a run waits for it, and kills it before long.
+_STOPPED_SECONDS = 3.0
+
+
+def _exit_status(status: str, error: BaseException | None) -> int:
+    """The status that the command ends with."""
+    if isinstance(error, StforecastError):
+        return error.kind.exit_status
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    if error is not None:
+        return ErrorKind.INTERRUPTED.exit_status if isinstance(error, KeyboardInterrupt) else 1
+    return DEGRADED if status == "degraded" else 0
 
 
 def _clean(pipeline: Pipeline, archive: Archive) -> None:
