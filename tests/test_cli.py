@@ -482,7 +482,20 @@ def test_a_model_is_not_fitted_into_a_folder_that_is_there(tmp_path: Path, monke
 
 @pytest.mark.parametrize(
     "verb",
-    ["sample", "inspect", "prepare", "append", "validate", "fit", "predict", "models", "evaluate", "plot"],
+    [
+        "sample",
+        "inspect",
+        "prepare",
+        "append",
+        "validate",
+        "fit",
+        "predict",
+        "models",
+        "evaluate",
+        "plot",
+        "run",
+        "status",
+    ],
 )
 def test_each_verb_explains_itself(verb: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert run(verb, "--help", monkeypatch=monkeypatch) == 0
