@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from numpy.testing import assert_allclose
 
 from stforecast import plot
@@ -813,3 +814,11 @@ def test_ncep_air_is_drawn_where_it_was_measured() -> None:
     for latitude, longitude in ((75, 200), (15, 330), (40, 255)):
         there = expected.sel(lat=latitude, lon=longitude).item()
         assert value_at_degrees(axes[1], latitude, longitude) == pytest.approx(there)
+
+
+def test_a_notebook_shows_a_picture_as_it_is_saved(tmp_path: Path) -> None:
+    scores = make_scores()
+    shown, size = plot.skill_curve(scores)._repr_png_()
+    assert shown == plot.save(plot.skill_curve(scores), tmp_path / "curve.png").read_bytes()
+    height, width = imread(tmp_path / "curve.png").shape[:2]
+    assert size == {"width": width // 2, "height": height // 2}

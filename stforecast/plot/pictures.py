@@ -1,8 +1,9 @@
 """Figures without pyplot, their colour bars, and the files that they are saved to."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,7 +32,7 @@ def save(figure: Figure, path: str | Path) -> Path:
             ErrorKind.ARGUMENT, f"pictures are written as {', '.join(_SUFFIXES)}: {path} should end in one of these"
         )
     with faults_named(path), replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, bbox_inches="tight", pad_inches=0.15)
+        figure.savefig(temporary, **_SAVED)
     return path
 
 
@@ -41,10 +42,25 @@ _SUFFIXES = (".pdf", ".png", ".svg")
 Layout = Literal["compressed", "constrained"]
 
 
-def new_figure(size: tuple[float, float], layout: Layout = "constrained") -> Figure:
+class Picture(Figure):
+    """A figure that a notebook shows by itself; Matplotlib's own do so only once pyplot has set up its backend."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """The picture as a saved PNG, and the width and height in pixels at which a notebook is to show it."""
+        content = io.BytesIO()
+        self.savefig(content, format="png", **_SAVED)
+        png = content.getvalue()
+        width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # of PNG's first block
+        return png, {"width": width // 2, "height": height // 2}  # sharp where a screen has two dots a pixel
+
+
+_SAVED: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "pad_inches": 0.15}
+
+
+def new_figure(size: tuple[float, float], layout: Layout = "constrained") -> Picture:
     """An empty figure of so many inches, width and height."""
     # Not pyplot's: it would keep every figure until it is closed, and choose a backend.
-    figure = Figure(figsize=size, layout=layout, facecolor="white")
+    figure = Picture(figsize=size, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
