@@ -9,12 +9,13 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo gallery pictures docs test lint real pretrained ablation bench soak clean
+.PHONY: help install demo gallery pictures notebooks docs test lint real pretrained ablation bench soak clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
 	@echo "make gallery  every kind of picture in one page, data/runs/gallery.html (real series with STFORECAST_DATA)"
 	@echo "make pictures  the pictures of the README and the documentation, docs/images (needs STFORECAST_DATA; three minutes)"
+	@echo "make notebooks  execute the teaching notebooks into data/runs/notebooks (real series with STFORECAST_DATA)"
 	@echo "make docs   the documentation as pages, docs/_build/html (half a minute; nothing is fetched)"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
@@ -32,6 +33,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(VENV)/.notebooks: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
+	touch $@
+
 demo: install
 	$(BIN)/python pipelines/demo.py
 
@@ -40,6 +45,9 @@ gallery: install
 
 pictures: install
 	$(BIN)/python pipelines/pictures.py
+
+notebooks: install $(VENV)/.notebooks
+	$(BIN)/python pipelines/notebook_runs.py
 
 docs: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
