@@ -129,20 +129,30 @@ def test_a_projection_of_one_side_shows_what_lies_on_it(projection: ccrs.Project
     axes.figure.canvas.draw()
 
 
-def test_cells_without_a_value_are_marked_inside_of_the_domain_alone() -> None:
-    forecast = forecast_of(ATLANTIC)
-    forecast["air"][..., 5:8, 10:14] = np.nan
-    figure = plot.forecast_map(forecast, projection=ccrs.Orthographic(-30, 50))
+@pytest.mark.parametrize(
+    ("series", "projection", "beyond"),
+    [
+        (ATLANTIC, ccrs.Orthographic(-30, 50), (35.0, 55.0)),
+        (make_map(np.arange(45, 80, 5.0), ROUND), None, (0.0, 87.0)),
+        (make_map(np.arange(-72, 73, 8.0), ROUND), None, (0.0, -83.0)),
+    ],
+    ids=["atlantic", "arctic", "globe"],
+)
+def test_cells_without_a_value_are_marked_inside_of_the_domain_alone(
+    series: xr.Dataset, projection: ccrs.Projection | None, beyond: tuple[float, float]
+) -> None:
+    forecast = forecast_of(series)
+    forecast["air"][..., 2:6, 10:14] = np.nan
+    empty = (series["lon"][11:13].mean().item(), series["lat"][3:5].mean().item())
+    figure = plot.forecast_map(forecast, projection=projection)
     figure.canvas.draw()
     axes, pixels = panels_of(figure)[0], np.asarray(figure.canvas.buffer_rgba())
-    there, outside = (
-        axes.transData.transform(axes.projection.transform_point(longitude, latitude, ccrs.PlateCarree()))
-        for longitude, latitude in ((-41.25, 46.25), (35.0, 55.0))
-    )
-    shown = [
-        pixels[pixels.shape[0] - 1 - int(y) - 8 : pixels.shape[0] - 1 - int(y) + 8, int(x) - 8 : int(x) + 8, :3]
-        for x, y in (there, outside)
-    ]
+    shown = []
+    for (longitude, latitude), reach in ((empty, 8), (beyond, 2)):
+        place = axes.projection.transform_point(longitude, latitude, ccrs.PlateCarree())
+        column, height = (int(at) for at in axes.transData.transform(place))
+        row = pixels.shape[0] - 1 - height
+        shown.append(pixels[row - reach : row + reach, column - reach : column + reach, :3])
     assert np.ptp(shown[0], axis=-1).max() == 0  # grey
     assert 100 < shown[0].mean() < 200
     assert np.ptp(shown[0]) > 30  # hatched

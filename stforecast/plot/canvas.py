@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -303,7 +304,6 @@ def new_panels(canvas: Canvas, count: int) -> tuple[Figure, list[Axes]]:
     for axes in panel[count:]:
         axes.remove()
     for number, axes in enumerate(panel[:count]):
-        _lay_ground(axes, canvas)
         is_left, is_bottom = number % columns == 0, number + columns >= count
         if canvas.is_map:
             _lay_out_map(axes, canvas, is_left=is_left, is_bottom=is_bottom)
@@ -320,21 +320,6 @@ def _columns(count: int, width: float, height: float) -> int:
         return abs(float(np.log(columns * width / (rows * height) * 9 / 16))) + (rows * columns - count) / count
 
     return count if count <= 3 else min(range(2, count + 1), key=cost)
-
-
-def _lay_ground(axes: Any, canvas: Canvas) -> None:
-    """What is seen of the domain where cells have no value; in a projection of the caller's it has other parts too."""
-    if canvas.kind == "chosen" and np.ptp(canvas.x_bounds) < 359:
-        domain = shapely.box(
-            *canvas.x_bounds[[0]], *canvas.y_bounds[[0]], *canvas.x_bounds[[-1]], *canvas.y_bounds[[-1]]
-        )
-        feature = ShapelyFeature([shapely.segmentize(domain, 1.0)], canvas.degrees)
-        axes.add_feature(feature, facecolor=NO_VALUE, edgecolor="none", linewidth=0.0, zorder=0, gid=_GROUND)
-    else:
-        axes.set_facecolor(NO_VALUE)
-
-
-_GROUND = "ground"
 
 
 def _lay_out_map(axes: Any, canvas: Canvas, *, is_left: bool, is_bottom: bool) -> None:
@@ -531,10 +516,24 @@ NO_VALUE = "0.72"
 _CLEAR = (0.0, 0.0, 0.0, 0.0)
 
 
-def mark_gaps(axes: Axes) -> None:
-    """Hatch the grey that is seen where cells have no value: alone it looks like some colours to a colour-blind eye."""
-    ground = next((artist for artist in axes.get_children() if artist.get_gid() == _GROUND), axes.patch)
-    ground.set(hatch="////", edgecolor="0.5")
+def mark_gaps(axes: Any, canvas: Canvas) -> None:
+    """Hatch what is seen where cells have no value; grey alone looks like some colours to a colour-blind eye."""
+    marked = {"facecolor": NO_VALUE, "hatch": "////", "edgecolor": "0.5"}
+    west, east, south, north = *canvas.x_bounds[[0, -1]], *canvas.y_bounds[[0, -1]]
+    if canvas.kind == "chosen" and east - west < 359:
+        domain = shapely.segmentize(shapely.box(west, south, east, north), 1.0)
+        axes.add_feature(ShapelyFeature([domain], canvas.degrees), linewidth=0.0, zorder=0, **marked)
+        return
+    axes.patch.set(**marked)
+    # What lies beyond the domain, towards the poles, has no cells at all.
+    beyond: dict[str, Any] = {"facecolor": "white", "linewidth": 0, "zorder": 0.5}
+    if canvas.is_round:
+        _, radius = np.abs(canvas.on_paper(np.zeros(1), np.array([max(south, north, key=abs)])))
+        axes.add_patch(Circle((0, 0), float(radius[0]), **beyond))
+    elif canvas.kind == "globe":
+        for latitude in (south, north):
+            _, edge = canvas.on_paper(np.zeros(1), np.array([latitude]))
+            axes.axhspan(float(edge[0]), np.copysign(canvas.projection.y_limits[1], edge[0]), **beyond)
 
 
 def explain_cells(figure: Figure, canvas: Canvas, *values: Values, said: Sequence[str] = ()) -> None:

@@ -53,6 +53,7 @@ class Sheet:
         self._meshes: dict[int, QuadMesh] = {}
         self._lines: dict[int, ContourSet] = {}
         self._arrows: dict[int, Quiver] = {}
+        self._with_gaps: set[int] = set()
         self._across = 26 if len(headings) == 1 else 16
 
     @classmethod
@@ -92,8 +93,9 @@ class Sheet:
             self._meshes[number].set_array(cells_of(self._canvas, values))
         else:
             self._meshes[number] = draw_cells(axes, self._canvas, values, self._colours[number])
-        if np.isnan(values).any():
-            mark_gaps(axes)
+        if np.isnan(values).any() and number not in self._with_gaps:
+            mark_gaps(axes, self._canvas)
+            self._with_gaps.add(number)
         if number in self._lines:
             self._lines.pop(number).remove()  # with its labels
         if lined is not None and has_isolines(frame):
