@@ -9,7 +9,7 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo gallery pictures notebooks docs test lint real pretrained ablation bench soak clean
+.PHONY: help install demo gallery pictures golden notebooks docs test lint real pretrained ablation bench soak clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make pictures  the pictures of the README and the documentation, docs/images (needs STFORECAST_DATA; three minutes)"
 	@echo "make notebooks  execute the teaching notebooks into data/runs/notebooks (real series with STFORECAST_DATA)"
 	@echo "make docs   the documentation as pages, docs/_build/html (half a minute; nothing is fetched)"
+	@echo "make golden  the small pictures that tests compare with, anew (tests/golden); look at them before committing"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and memory against named alternatives, as tables; docs/performance.md has them"
@@ -54,6 +55,9 @@ docs: install
 	rm -rf docs/_build
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --jobs auto docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+golden: install
+	$(BIN)/python tests/golden_pictures.py
 
 test: install
 	$(BIN)/python -m pytest --numprocesses 2
