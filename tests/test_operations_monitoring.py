@@ -1,6 +1,7 @@
 """Who else is told of runs: a server and Prometheus' own parser hear it here."""
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scheduled import PREPARED, TIMES, clock_of, deliver, make_pipeline
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.operations.monitoring import post
+from stforecast.operations.monitoring import post, write_metrics
 from stforecast.operations.running import run
 from stforecast.operations.status import status
 
@@ -78,6 +79,7 @@ def test_prometheus_reads_what_a_run_did_and_how_the_pipeline_stands(tmp_path: P
         deliver(pipeline, row)
         record = run(pipeline, clock=clock_of(row)).record
     found = metrics_of(tmp_path / "runs.prom")
+    assert {key[0] for key in found} == set(re.findall(r"\n    stforecast_(\w+)", write_metrics.__doc__ or ""))
     stands = status(pipeline, clock=clock_of(NEXT + 4))
     ended = clock_of(NEXT + 4).now().timestamp()
     assert found["last_attempt_timestamp_seconds",] == found["last_success_timestamp_seconds",] == ended

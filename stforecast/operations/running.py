@@ -297,7 +297,34 @@ class _Attempt:
         write_run(self.pipeline.output, name_of(self.init), self.record(status))
 
     def record(self, status: str) -> dict[str, Any]:
-        """What is known and may be told, as JSON has it."""
+        """What is known and may be told, as JSON has it.
+
+        The same keys are in runs/INIT.json, the last attempt at an init time, and in INIT/run.json, beside the forecast
+        that it published. The latter is written before it is published, so the time of that and of what follows is only
+        in the former. Moments are UTC; init times and frames are on the clock of the series.
+
+        pipeline: its name.
+        init: the init time.
+        time_zone: the clock of the series; null for UTC.
+        status: "running", "published", "degraded" or "failed".
+        attempt: which one at this init time it was, from 1.
+        started: when it began.
+        process: while it runs, the number of its process.
+        ended: when it ended.
+        error: `kind` and `message` of what ended it; null if it published.
+        choice: what the forecast was made by: `made_by`, `last_frame`, `is_degraded`, `reason`, and `model`, the
+            SHA-256 of its weights; null if it did not come to that.
+        input: what came: `files` that were read, each with `file`, its name below the input, `bytes`, `sha256`, and its
+            `first` and `last` frame; the number of frames that were `added` and `replaced`; files or frames that were
+            `refused`, with kind and reason; files `waiting` to be complete; what came again with other values,
+            `changed`.
+        checks: what the forecast passed; of jump, how far it is from the one before, in standard deviations.
+        warnings: what stopped nothing.
+        seconds: how long each part took.
+        versions: of the packages that it was made with.
+        peak_memory_bytes: the most that the process held.
+        forecast: in INIT/run.json, the `file` with its `bytes` and `sha256`, its `variables` and `lead_seconds`.
+        """
         if status == RUNNING:
             ended: dict[str, Any] = {"process": os.getpid()}
         else:
