@@ -67,6 +67,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+# Summaries in the list of what a search found are fetched, which no browser does from a file.
+html_show_search_summary = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "stforecast"},
