@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from stforecast.operations.cycles import name_of
 from stforecast.operations.journal import read_runs, write_run
 from stforecast.operations.pipeline import Pipeline
 from stforecast.operations.running import missed_lately, run, run_missed
-from stforecast.operations.scoring import skill
+from stforecast.operations.skill import skill
 from stforecast.operations.status import Attempt, Gap, Status, status
 from stforecast.operations.terminal import status_tables
 from stforecast.store.versions import lock
@@ -314,6 +315,14 @@ def test_skill_model_and_disk_are_those_of_the_pipeline(tmp_path: Path) -> None:
     shown = " ".join(printed(found).split())
     assert f"1 d {forecast:.3g} {persistence:.3g} {100 * (1 - forecast / persistence):+.0f} %" in shown
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["skill"]["forecasts"] == 1
+
+
+def test_a_look_loads_neither_networks_nor_pictures_nor_scores() -> None:
+    """A monitor may look every minute."""
+    heavy = "{'torch', 'matplotlib', 'scores', 'lightning'}"
+    code = "import sys, stforecast.operations.status, stforecast.operations.page, stforecast.operations.terminal"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print({heavy} & set(sys.modules))"], capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"set()\n")
 
 
 def test_every_key_of_the_json_is_documented(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ from stforecast.operations.making import Choice, Ladder, Made, check_jump, jumps
 from stforecast.operations.monitoring import WEBHOOK_SECONDS, post, write_metrics
 from stforecast.operations.page import PAGE, newest_maps, status_page, write_page
 from stforecast.operations.pipeline import Pipeline, present_model
-from stforecast.operations.scoring import SCORES, score_due
+from stforecast.operations.scoring import score_due
+from stforecast.operations.skill import SCORES
 from stforecast.operations.status import FAILED, RUNNING, Status, known_cycle
 from stforecast.operations.status import status as status_of
 from stforecast.pretrained import load_model

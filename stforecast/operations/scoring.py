@@ -11,13 +11,13 @@ from stforecast.grid import forecast_variables, times_of
 from stforecast.operations.archive import Archive
 from stforecast.operations.cycles import name_of
 from stforecast.operations.pipeline import Pipeline
+from stforecast.operations.skill import SCORES
 from stforecast.split import Split
 from stforecast.store import open_store
-from stforecast.store.versions import recall, remember
+from stforecast.store.versions import remember
 from stforecast.time_axis import show_time
 from stforecast.verification import evaluate
 
-SCORES = "scores"
 # A run that follows on a long pause leaves the rest to the next ones.
 _MOST_AT_ONCE = 50
 
@@ -113,41 +113,3 @@ def _plain(value: xr.DataArray) -> float | None:
     """A score, over all levels where there are several; None where there is none."""
     number = float(np.sqrt(np.square(value).mean())) if value.ndim else float(value)
     return None if not np.isfinite(number) else number
-
-
-def skill(pipeline: Pipeline, archive: Archive) -> dict[str, Any]:
-    """The root mean square errors of the last days' forecasts by lead time and source, of those that have come true."""
-    inits = archive.inits()
-    if not len(inits):
-        return {}
-    since = inits[-1] - np.timedelta64(pipeline.scores.days, "D")
-    found = [recall(pipeline.output / SCORES / f"{name_of(init)}.json") for init in inits[inits >= since]]
-    scored = [one for one in found if one is not None and one["scores"]]
-    if not scored:
-        return {}
-    pooled: dict[str, dict[str, dict[int, list[float]]]] = {}
-    for one in scored:
-        for name, sources in one["scores"].items():
-            whole = [
-                row
-                for row in range(len(one["lead_seconds"]))
-                if all(metrics["rmse"][row] is not None for metrics in sources.values())
-            ]
-            for source, metrics in sources.items():
-                by_lead = pooled.setdefault(name, {}).setdefault(source, {})
-                for row in whole:
-                    by_lead.setdefault(one["lead_seconds"][row], []).append(metrics["rmse"][row] ** 2)
-    return {
-        "from": scored[0]["init"],
-        "to": scored[-1]["init"],
-        "forecasts": len(scored),
-        "degraded": sum(one["is_degraded"] for one in scored),
-        "units": scored[-1]["units"],
-        "rmse": {
-            name: {
-                source: {lead: float(np.sqrt(np.mean(squares))) for lead, squares in sorted(by_lead.items())}
-                for source, by_lead in sources.items()
-            }
-            for name, sources in pooled.items()
-        },
-    }

@@ -18,7 +18,7 @@ from stforecast.operations.cycles import Clock, Cycle, cycle_of, name_of
 from stforecast.operations.discretion import Discretion
 from stforecast.operations.journal import MODELS, RUNS
 from stforecast.operations.pipeline import Pipeline, present_model
-from stforecast.operations.scoring import skill
+from stforecast.operations.skill import skill
 from stforecast.store.versions import holder_of, recall
 from stforecast.time_axis import Times, show_time
 
@@ -96,7 +96,7 @@ class Status:
         last_success: when the last attempt ended that published something; None if that is not known.
         days: how many days before the newest init time the next two look back.
         recent: forecasts of these days: how many there are, and how many are degraded.
-        skill: the errors of those that have come true, see `stforecast.operations.scoring.skill`; empty without any.
+        skill: the errors of those that have come true, see `stforecast.operations.skill`; empty without any.
         model: name and SHA-256 of the model in use, and those that were in use before.
         disk_bytes: what the files of output and store take, and what is free beside them.
         faults: what is wrong with the pipeline as it stands, in words.
