@@ -137,18 +137,17 @@ def test_a_clock_that_goes_behind_is_told_of(tmp_path: Path) -> None:
 
 def test_n07_missed_cycles_are_listed_and_made_up_for_by_what_is_said(tmp_path: Path) -> None:
     pipeline = make_pipeline(tmp_path)
-    for row in range(NEXT, NEXT + 5):
-        deliver(pipeline, row)
+    deliver(pipeline, *range(NEXT, NEXT + 3))
     run(pipeline, clock=clock_of(NEXT))
-    found = status(pipeline, clock=clock_of(NEXT + 4))
-    assert found.gaps == tuple(Gap(show_time(TIMES[row]), None) for row in range(NEXT + 1, NEXT + 4))
-    assert (found.due, found.newest, found.gap_count) == (TIMES[NEXT + 4], TIMES[NEXT], 3)
-    assert "stforecast run … --catch-up 4" in printed(found)
-    wanted = missed_lately(pipeline, found.catch_up, clock=clock_of(NEXT + 4))
-    np.testing.assert_array_equal(wanted, TIMES[NEXT + 1 : NEXT + 5])
-    assert [one.status for one in run_missed(pipeline, wanted, clock=clock_of(NEXT + 4))] == ["published"] * 4
-    found = status(pipeline, clock=clock_of(NEXT + 4))
-    assert (found.gaps, found.gap_count, found.catch_up, found.newest) == ((), 0, 0, TIMES[NEXT + 4])
+    found = status(pipeline, clock=clock_of(NEXT + 2))
+    assert found.gaps == (Gap(show_time(TIMES[NEXT + 1]), None),)
+    assert (found.due, found.newest, found.gap_count) == (TIMES[NEXT + 2], TIMES[NEXT], 1)
+    assert "stforecast run … --catch-up 2" in printed(found)
+    wanted = missed_lately(pipeline, found.catch_up, clock=clock_of(NEXT + 2))
+    np.testing.assert_array_equal(wanted, TIMES[NEXT + 1 : NEXT + 3])
+    assert [one.status for one in run_missed(pipeline, wanted, clock=clock_of(NEXT + 2))] == ["published"] * 2
+    found = status(pipeline, clock=clock_of(NEXT + 2))
+    assert (found.gaps, found.gap_count, found.catch_up, found.newest) == ((), 0, 0, TIMES[NEXT + 2])
     assert "catch-up" not in printed(found)
 
 
@@ -300,9 +299,10 @@ def test_damage_to_a_record_is_told_and_hides_nothing_else(tmp_path: Path) -> No
 
 def test_skill_model_and_disk_are_those_of_the_pipeline(tmp_path: Path) -> None:
     pipeline = make_pipeline(tmp_path)
-    for row in range(NEXT, NEXT + 5):
-        deliver(pipeline, row)
-        run(pipeline, clock=clock_of(row))
+    deliver(pipeline, NEXT)
+    run(pipeline, clock=clock_of(NEXT))
+    deliver(pipeline, *range(NEXT + 1, NEXT + 5))
+    run(pipeline, clock=clock_of(NEXT + 4))
     found = status(pipeline, clock=clock_of(NEXT + 4))
     assert found.skill == skill(pipeline, Archive(pipeline.output))
     assert found.skill["forecasts"] == 1
