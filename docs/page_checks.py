@@ -4,10 +4,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.errors import SphinxError
+from sphinx.util.typing import stringify_annotation
 
+# NumPy's names for types, which annotations have lost when they are read: how they look then.
+ARRAY_LIKE = stringify_annotation(npt.ArrayLike, "smart")
+ARRAY = re.compile(r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[([~\w.]+)\]\]")
 NAME = re.compile(r"(?:stf|stforecast)\.([A-Za-z_][\w.]*)(?:\(.*\))?")
 # Whatever a browser gets by itself when it shows a page: not the links that a reader follows.
 FETCHED = re.compile(
@@ -17,6 +22,14 @@ FETCHED = re.compile(
     flags=re.IGNORECASE,
 )
 IMPORTED = re.compile(r"""(?:@import\s+(?:url\()?|url\()\s*["']?((?:https?:)?//[^"')\s]+)""", flags=re.IGNORECASE)
+
+
+def name_arrays(_app: Any, _what: str, _name: str, _object: Any, _options: Any, *signature: str | None) -> Any:
+    """Let signatures say ArrayLike and NDArray where the source does."""
+    return tuple(
+        part and ARRAY.sub(r"~numpy.typing.NDArray[\1]", part.replace(ARRAY_LIKE, "~numpy.typing.ArrayLike"))
+        for part in signature
+    )
 
 
 def link_names(_app: Any, doctree: nodes.document) -> None:
@@ -61,6 +74,8 @@ def refuse_remote_assets(app: Any, error: Exception | None) -> None:
 
 def setup(app: Any) -> dict[str, bool]:
     """Watch every page."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-signature", name_arrays)
     app.connect("doctree-read", link_names)
     app.connect("doctree-read", mend_fields)
     app.connect("build-finished", refuse_remote_assets)
