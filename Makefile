@@ -9,11 +9,12 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo gallery pictures golden notebooks docs test lint real pretrained ablation bench soak clean
+.PHONY: help install demo operate gallery pictures golden notebooks docs test lint real pretrained ablation bench soak clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
 	@echo "make gallery  every kind of picture in one page, data/runs/gallery.html (real series with STFORECAST_DATA)"
+	@echo "make operate  scheduled forecasts of generated data up to now, with late and damaged input (under 2 minutes)"
 	@echo "make pictures  the pictures of the README and the documentation, docs/images (needs STFORECAST_DATA; three minutes)"
 	@echo "make notebooks  execute the teaching notebooks into data/runs/notebooks (real series with STFORECAST_DATA)"
 	@echo "make docs   the documentation as pages, docs/_build/html (half a minute; nothing is fetched)"
@@ -40,6 +41,9 @@ $(VENV)/.notebooks: $(VENV)/.installed
 
 demo: install
 	$(BIN)/python pipelines/demo.py
+
+operate: install
+	$(BIN)/python pipelines/operate.py
 
 gallery: install
 	$(BIN)/python pipelines/gallery.py
@@ -90,4 +94,4 @@ soak: install
 	$(BIN)/python benchmarks/soak.py --seed $(SEED)
 
 clean:
-	rm -rf $(VENV) data/demo data/raw data/stores data/runs docs/_build docs/generated
+	rm -rf $(VENV) data/demo data/operate data/raw data/stores data/runs docs/_build docs/generated

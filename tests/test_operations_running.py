@@ -12,7 +12,7 @@ import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations.archive import Archive
 from stforecast.operations.cycles import name_of
-from stforecast.operations.running import plan, run
+from stforecast.operations.running import plan, run, run_missed
 
 NEXT = PREPARED
 
@@ -76,6 +76,14 @@ def test_n01_late_input_is_waited_for_and_then_told_of(tmp_path: Path) -> None:
     assert not (pipeline.output / "latest").exists()
     record = json.loads((pipeline.output / "runs" / f"{name_of(TIMES[NEXT])}.json").read_text())
     assert (record["status"], record["error"]["kind"]) == ("failed", "INPUT_LATE")
+
+
+def test_n07_only_the_newest_of_several_waits_for_its_input(tmp_path: Path) -> None:
+    pipeline, clock = make_pipeline(tmp_path, deadline="45m"), clock_of(NEXT + 2)
+    deliver(pipeline, NEXT, NEXT + 1)
+    ended = list(run_missed(pipeline, TIMES[[NEXT + 3, NEXT + 2]], clock=clock))
+    assert [one.kind for one in ended if isinstance(one, StforecastError)] == [ErrorKind.INPUT_LATE] * 2
+    assert sum(clock.slept) == 45 * 60
 
 
 def test_input_that_comes_before_the_deadline_is_forecast_from(tmp_path: Path) -> None:

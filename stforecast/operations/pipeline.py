@@ -1,6 +1,7 @@
 """What a scheduled forecast is made of: one YAML file, checked before anything is done."""
 
 import itertools
+import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -296,35 +297,41 @@ def _pipeline(settings: Mapping[str, Any], path: Path, place: Mapping[str, str])
     if place and isinstance(filled.get("name"), str) and filled["name"] == settings["name"]:
         filled["name"] = "-".join([filled["name"], *place.values()])
     pipeline = checked(filled, Pipeline, where=path)
-    folder = path.parent.absolute()
+    # So that .. at the beginning of a path means what it says; what is behind it may lead where it likes.
+    folder = path.parent.resolve()
     location = pipeline.input.path
     return pipeline.model_copy(
         update={
             "input": pipeline.input.model_copy(
-                update={"path": location if is_url(location) else str(folder / location)}
+                update={"path": location if is_url(location) else str(_at(folder, location))}
             ),
-            "store": folder / pipeline.store,
+            "store": _at(folder, pipeline.store),
             "model": _model(pipeline.model, folder),
-            "output": folder / pipeline.output,
+            "output": _at(folder, pipeline.output),
             "fallback": tuple(
                 rung.model_copy(
                     update={
                         "model": rung.model and _model(rung.model, folder),
-                        "store": rung.store and folder / rung.store,
+                        "store": rung.store and _at(folder, rung.store),
                     }
                 )
                 for rung in pipeline.fallback
             ),
             "monitor": pipeline.monitor.model_copy(
-                update={"prometheus": pipeline.monitor.prometheus and folder / pipeline.monitor.prometheus}
+                update={"prometheus": pipeline.monitor.prometheus and _at(folder, pipeline.monitor.prometheus)}
             ),
         }
     )
 
 
+def _at(folder: Path, said: str | Path) -> Path:
+    """A path as seen from a folder, without its .. and . where they stand for folders that are known."""
+    return Path(os.path.normpath(folder / said))
+
+
 def _model(said: str, folder: Path) -> str:
     """A folder of a model as one, the name of a packaged model as it is."""
-    return str(folder / said) if (folder / said).is_dir() or said != Path(said).name else said
+    return str(_at(folder, said)) if (folder / said).is_dir() or said != Path(said).name else said
 
 
 def _filled(value: Any, place: Mapping[str, str], path: Path) -> Any:

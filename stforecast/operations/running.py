@@ -178,11 +178,12 @@ def run_missed(
 ) -> Iterator[Outcome | StforecastError]:
     """What becomes of several init times, oldest first; one that cannot be made stops no other.
 
-    Faults that the next init time would meet as well end it: of store, model, disk and of another run.
+    Only the last one waits for its input, for what is older had its time. Faults that the next init time would meet as
+    well end it: of store, model, disk and of another run.
     """
     for init in inits:
         try:
-            yield run(pipeline, init=init, deadline=deadline, clock=clock)
+            yield run(pipeline, init=init, deadline=deadline if init == inits[-1] else timedelta(0), clock=clock)
         except StforecastError as error:
             yield error
             if error.kind.exit_status not in _OF_ONE_INIT or error.kind == ErrorKind.STORE_BUSY:
