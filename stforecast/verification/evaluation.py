@@ -82,9 +82,10 @@ def evaluate(
             forecast and truth alike to compare.
 
     Returns:
-        float64 in the variables' units, or those that `verification.units_of` tells: source "forecast", then the
-        references; with the coordinate sample_size (lead_time[, region][, season][, hour]), how many init times have a
-        part in the sample. Attributes state weighting, verified init times, training period and the metrics' numbers.
+        float64 in the variables' units, or those that `verification.units_of` tells. The first source is "forecast",
+        then come the references. The coordinate sample_size (lead_time[, region][, season][, hour]) is how many init
+        times have a part in the sample. Attributes state weighting, verified init times, training period and the
+        metrics' numbers.
 
         With `confidence` each variable, here t2m, has as coordinates t2m_interval (bound, source, metric, …), t2m_skill
         (source, reference, metric, …), which is 1 - rmse / rmse of the reference and likewise for other metrics, and

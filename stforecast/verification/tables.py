@@ -106,7 +106,7 @@ def score_card(scores: xr.Dataset, *, reference: str | None = None, metric: str 
         metric: one of those in the scores that has a perfect score: not bias, not psnr.
 
     Returns:
-        (row, lead_time): relative_difference in %, of the distance to a perfect score, so that -10 says that the root
+        (row, lead_time) of relative_difference in %, of the distance to a perfect score, so that -10 says that the root
         mean square error is 10 % below the reference's; lower and upper, its interval; significance, -1 where the
         forecast is better, 1 where it is worse and 0 where the interval holds zero. The coordinates variable, level,
         region, season and hour tell what a row is of, and its label says it in words. What has no score at all, such
