@@ -249,3 +249,29 @@ def test_a_sum_that_comes_after_its_file_lets_it_in(pipeline: Pipeline) -> None:
     came = taken(pipeline)
     assert came.added == 1
     assert (came.files[0]["bytes"], came.files[0]["sha256"]) == (file.stat().st_size, sums.read_text().split()[0])
+
+
+def test_u02_u01_units_of_one_file_are_not_those_of_another_that_came_with_it(pipeline: Pipeline) -> None:
+    deliver(pipeline, NEXT)
+    in_fahrenheit = SERIES.assign(t2m=SERIES["t2m"].assign_attrs(units="degF"))
+    deliver(pipeline, NEXT + 1, series=in_fahrenheit)
+    came = taken(pipeline)
+    assert [(one["file"], one["kind"]) for one in came.refused] == [("t2m_0161.nc", "UNITS")]
+    assert [one["file"] for one in came.files] == ["t2m_0160.nc"]
+    assert_holds(pipeline, NEXT)
+
+
+def test_f01_files_of_one_variable_each_may_have_their_rows_in_another_order(tmp_path: Path) -> None:
+    both = make_series(30, variables=("t2m", "d2m"))
+    split = stf.Split(("2016-01-01", "2016-01-03"), ("2016-01-04", "2016-01-05"), ("2016-01-06", "2016-01-09"))
+    stf.prepare(both.isel(time=slice(0, 24)), tmp_path / "both.zarr", split)
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    both[["t2m"]].isel(time=[24]).to_netcdf(folder / "t2m.nc")
+    both[["d2m"]].isel(time=[24], latitude=slice(None, None, -1)).to_netcdf(folder / "d2m.nc")
+    both[["d2m"]].isel(time=[25], latitude=slice(1, None)).to_netcdf(folder / "other_grid.nc")
+    came = take_in(Input(path=str(folder)), tmp_path / "both.zarr", tmp_path / "notes.json")
+    assert [(one["file"], one["kind"]) for one in came.refused] == [("other_grid.nc", "GRID_SHAPE")]
+    assert came.added == 1
+    found = stf.open_store(tmp_path / "both.zarr").load()
+    np.testing.assert_allclose(found["d2m"][-1], both["d2m"][24], atol=1e-3)

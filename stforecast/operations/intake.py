@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.grid import times_of
+from stforecast.grid import on_grid_of, times_of
 from stforecast.operations.pipeline import Input
 from stforecast.sources import open_dataset
 from stforecast.sources.raw_files import (
@@ -27,6 +27,7 @@ from stforecast.sources.raw_files import (
     sum_file,
 )
 from stforecast.store import append, open_store
+from stforecast.store.layout import in_store_order
 from stforecast.store.versions import recall, remember
 from stforecast.time_axis import Times, show_time
 
@@ -88,7 +89,7 @@ def take_in(source: Input, store: Path, notes: Path) -> Intake:
     """
     stored = open_store(store)
     wanted = source.variables or tuple(map(str, stored.data_vars))
-    reading = _Reading(source, wanted, np.timedelta64(stored.attrs["step_seconds"], "s"))
+    reading = _Reading(source, wanted, stored)
     intake = Intake()
     known: State = recall(notes) or {}
     batch = _Batch(store, source.revisions == "replace", known, intake)
@@ -188,16 +189,28 @@ class _Reading:
 
     Attributes:
         source: what the pipeline says of them.
-        wanted: the variables of the store.
-        step: its step.
+        wanted: variables of the store.
+        stored: the store's series.
     """
 
     source: Input
     wanted: Sequence[str]
-    step: np.timedelta64
+    stored: xr.Dataset
 
     def series(self, location: Path | str) -> xr.Dataset:
-        """The series of a file, of those of the wanted variables that it has."""
+        """The series of a file on the store's grid, of those of the wanted variables that it has.
+
+        What comes from several files is put together, so each has to be like the store by itself.
+        """
+        found = in_store_order(self._found(location))
+        beside = {
+            name: coordinate.reset_coords(drop=True)
+            for name, coordinate in found.coords.items()
+            if "time" in coordinate.dims and name != "time"
+        }
+        return on_grid_of(found, self.stored[list(found.data_vars)], name="the series").assign_coords(beside)
+
+    def _found(self, location: Path | str) -> xr.Dataset:
         try:
             return self._open(location, self.wanted)
         except StforecastError as error:
@@ -221,7 +234,7 @@ class _Reading:
             variables=variables,
             bounds=self.source.bounds,
             time_zone=self.source.time_zone,
-            step=self.step,
+            step=np.timedelta64(self.stored.attrs["step_seconds"], "s"),
         )
 
 
