@@ -152,6 +152,9 @@ class Archive:
         seen = {self._version(init).name for init in self.inits()}
         hidden = [entry for entry in versions.iterdir() if entry.is_dir() and entry.name not in seen]
         deleted = 0
+        if hidden:
+            # Should the power go, no link may come back to a version that is gone.
+            sync(self.folder)
         for version in hidden:
             note = version.with_name(version.name + _RETIRED)
             known = recall(note)

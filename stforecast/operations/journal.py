@@ -1,6 +1,7 @@
 """What became of each run, for people and programs: records, a log of one JSON object a line, and a limit on time."""
 
 import faulthandler
+import functools
 import importlib.metadata
 import json
 import logging
@@ -133,9 +134,13 @@ def read_runs(folder: Path) -> dict[str, dict[str, Any]]:
 
 def circumstances() -> dict[str, Any]:
     """What a run was made with."""
-    packages = ("stforecast", "torch", "numpy", "xarray", "zarr", "dask")
     return {
-        "versions": {name: importlib.metadata.version(name) for name in packages}
-        | {"python": platform.python_version()},
+        "versions": _versions(),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    packages = ("stforecast", "torch", "numpy", "xarray", "zarr", "dask")
+    return {name: importlib.metadata.version(name) for name in packages} | {"python": platform.python_version()}

@@ -7,6 +7,7 @@ import xarray as xr
 
 from stforecast.baselines import fit_references, needs_training
 from stforecast.errors import ErrorKind, StforecastError
+from stforecast.files import sync
 from stforecast.grid import forecast_variables, times_of
 from stforecast.operations.archive import Archive
 from stforecast.operations.cycles import name_of
@@ -47,6 +48,9 @@ def score_due(pipeline: Pipeline, archive: Archive) -> list[str]:
         if init + np.timedelta64(max(record["forecast"]["lead_seconds"]), "s") <= end:
             due[init] = record
     done = _score_all(pipeline, archive, store, due, damaged) if due else []
+    if done:
+        # Forecasts may be deleted behind this, and cannot be scored again.
+        sync(folder)
     if damaged:
         raise damaged[0]
     return done
