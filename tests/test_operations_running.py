@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from factory import make_city
 from scheduled import HORIZON, PREPARED, TIMES, clock_of, deliver, make_pipeline
 
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations.archive import Archive
 from stforecast.operations.cycles import name_of
+from stforecast.operations.making import within_limits
 from stforecast.operations.running import plan, run, run_missed
 
 NEXT = PREPARED
@@ -131,6 +133,15 @@ def test_m08_what_is_late_goes_down_the_ladder(
             np.testing.assert_array_equal(opened["t2m"], expected)
             np.testing.assert_array_equal(opened["valid_time"], expected["valid_time"])
     assert "degraded" in xr.open_dataset(pipeline.output / "latest" / "forecast.nc").attrs["comment"]
+
+
+def test_a_rung_s_forecast_of_counts_is_of_no_less_than_none() -> None:
+    city = make_city(2)
+    city["inflow"][0, 0, :2] = [-1e-6, 3.0]
+    limited = within_limits(city)
+    assert limited["inflow"][0, 0, :2].to_numpy().tolist() == [0.0, 3.0]
+    assert limited["inflow"].attrs == city["inflow"].attrs
+    xr.testing.assert_identical(within_limits(limited), limited)
 
 
 def test_a_plan_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from stforecast.baselines import fit_references
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.forecaster import Forecaster
 from stforecast.grid import forecast_variables, times_of
+from stforecast.limits import limits_of
 from stforecast.operations.archive import with_cycle_times
 from stforecast.operations.pipeline import Pipeline, Rung
 from stforecast.pretrained import load_model
@@ -153,7 +154,7 @@ class Ladder:
         horizon = self._reach(init, last, self.forecaster)
         training = series.sel(time=slice(*Split.from_attrs(series.attrs).train))
         baseline = fit_references([name], training, horizon=horizon)[name]
-        forecast = baseline.predict(series, init_times=[last], horizon=horizon).load()
+        forecast = within_limits(baseline.predict(series, init_times=[last], horizon=horizon).load())
         flags = np.zeros((1, forecast.sizes["lead_time"]), np.uint8)
         forecast = forecast.assign_coords(quality_flag=(("init_time", "lead_time"), flags))
         choice = Choice(name, last, reason)
@@ -178,6 +179,16 @@ def _as_of(init: np.datetime64, forecast: xr.Dataset, choice: Choice) -> xr.Data
     )
     attrs = {"made_by": choice.made_by} | ({"comment": f"degraded: {choice.reason}"} if choice.is_degraded else {})
     return with_cycle_times(shifted.assign_attrs(attrs), forecast["valid_time"].attrs)
+
+
+def within_limits(forecast: xr.Dataset) -> xr.Dataset:
+    """A forecast whose values are at the bounds of what its variables can be where they were beyond.
+
+    Values that were normalized and came back are off by the rounding of float32: no vehicles become less than none, and
+    readers who go by `valid_min` take that for missing.
+    """
+    limited = {str(name): variable.clip(*limits_of(variable), keep_attrs=True) for name, variable in forecast.items()}
+    return forecast.assign(limited)
 
 
 def spread_of(store: Path) -> dict[str, float]:
