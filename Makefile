@@ -9,7 +9,7 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo operate gallery pictures golden notebooks docs test lint real pretrained ablation bench soak clean
+.PHONY: help install demo operate gallery pictures golden notebooks docs test lint real pretrained ablation bench soak soak-run clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
@@ -26,6 +26,7 @@ help:
 	@echo "make pretrained  the models that come with the package, with their cards (needs STFORECAST_DATA; half an hour)"
 	@echo "make ablation  what each part of the presets is worth; writes docs/ablation.md (needs STFORECAST_DATA)"
 	@echo "make soak   kills, failing disks, races and damage, some thousand times; writes docs/reliability.md (half an hour)"
+	@echo "make soak-run  a year of scheduled runs against faults of all kinds; writes docs/operations-soak.md (needs STFORECAST_DATA; an hour, goes on where it was stopped)"
 
 install: $(VENV)/.installed
 
@@ -92,6 +93,9 @@ bench: install
 SEED ?= 0
 soak: install
 	$(BIN)/python benchmarks/soak.py --seed $(SEED)
+
+soak-run: install
+	$(BIN)/python benchmarks/soak_run.py --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) data/demo data/operate data/raw data/stores data/runs docs/_build docs/generated
