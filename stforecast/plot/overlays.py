@@ -42,7 +42,7 @@ def draw_isolines(axes: Any, canvas: Canvas, frame: xr.DataArray, values: Values
         cells,
         levels=levels,
         colors="0.1",
-        linewidths=0.8,
+        linewidths=1.2,  # thicker than coastlines
         **transform,
     )
     lines.set_path_effects([_HALO])
