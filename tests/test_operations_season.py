@@ -22,7 +22,7 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def test_m08_m09_g02_g18_i05_h02_h08_n03_n04_n11_a_small_season_comes_to_what_it_should() -> None:
+def test_m08_m09_g02_g18_cat_i05_h02_h08_n03_n04_n11_a_small_season_comes_to_what_it_should() -> None:
     model = stf.Forecaster.load(scheduled.prepared() / "model")
     # The next test has changes of the disk.
     faults = tuple(fault for fault in FAULTS if "change of the disk" not in fault)
@@ -43,7 +43,7 @@ def test_m08_m09_g02_g18_i05_h02_h08_n03_n04_n11_a_small_season_comes_to_what_it
     assert counts["readings of latest"] > 10
 
 
-def test_g02_i05_m09_a_run_may_die_or_fail_anywhere_and_the_next_one_recovers(tmp_path: Path) -> None:
+def test_g02_cat_i05_m09_a_run_may_die_or_fail_anywhere_and_the_next_one_recovers(tmp_path: Path) -> None:
     tally = run_trials.run_points(tmp_path / "points", 20, 61)
     assert not tally.violations
     assert sum(tally.outcomes.values()) >= 4
