@@ -22,7 +22,7 @@ def test_the_page_holds_its_pictures_and_points_nowhere(tmp_path: Path, monkeypa
     (content,) = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     assert base64.b64decode(content) == path.read_bytes()
     assert "winds &lt;over&gt; isolines" in text
-    assert "http" not in text
+    assert "http" not in text.replace(content, "")  # which has all letters by chance
     assert "from generated series" in text
 
 
