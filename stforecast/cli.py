@@ -766,7 +766,8 @@ def schedule(
     """Run pipelines by the clock, each when another init time is due, until SIGTERM or Ctrl-C ends it.
 
     Each run is a process of its own, `stforecast run --init T`. Cycles that were missed, while the machine slept say,
-    are made up for, as many as the pipeline's catch_up says. One whose input is late is tried again.
+    are made up for, as many as the pipeline's catch_up says. One whose input is late is tried again. Where a pipeline
+    has `retrain`, `stforecast retrain --if-due` runs beside its forecasts.
     """
     from stforecast.operations import scheduling
     from stforecast.operations.cycles import Clock
@@ -818,6 +819,33 @@ def status(
     for one in stale:
         _say(f"{one.pipeline}: {headline(one)} [{ErrorKind.STALE_OUTPUT}]")
     raise typer.Exit(ErrorKind.STALE_OUTPUT.exit_status if stale else 0)
+
+
+@app.command()
+def retrain(
+    pipeline: PipelineFile,
+    only: Annotated[str | None, typer.Option(help="With a matrix: the name of the one pipeline.")] = None,
+    if_due: Annotated[bool, typer.Option("--if-due", help="Do nothing unless the pipeline's `every` is over.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON, one a line.")] = False,
+) -> None:
+    """Fit a new model on what the store has by now, and use it if it forecasts the last frames better.
+
+    Forecasts go on meanwhile. What was interrupted is gone on with by the same command. Models that were in use before
+    stay in the folder .models of the output, where the link `model` may be set back to one of them.
+    """
+    from stforecast.operations.retraining import retrain as fit_anew
+
+    statuses: list[int] = []
+    with _unwound():
+        for one in _chosen_pipelines(pipeline, only):
+            try:
+                done = fit_anew(one, if_due=if_due)
+            except StforecastError as error:
+                statuses.append(_tell(error, as_json=as_json))
+            else:
+                statuses.append(0)
+                typer.echo(json.dumps({"status": done.status} | done.record) if as_json else done.message)
+    raise typer.Exit(_worst(statuses))
 
 
 def _chosen_pipelines(file: Path, only: str | None) -> "list[Pipeline]":

@@ -71,6 +71,14 @@ def make_durable(path: Path) -> None:
         list(threads.map(sync, folders))
 
 
+def link_to(link: Path, target: Path) -> None:
+    """Make or replace a symbolic link in one step; whoever flushes the folder makes it durable."""
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
 def sync(path: Path) -> None:
     """Flush one file, or one folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

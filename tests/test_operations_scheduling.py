@@ -20,6 +20,7 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations.archive import Archive
 from stforecast.operations.cycles import Cycle, name_of
 from stforecast.operations.journal import LOG
+from stforecast.operations.retraining import RETRAINS
 from stforecast.operations.scheduling import (
     Children,
     Keeper,
@@ -29,6 +30,7 @@ from stforecast.operations.scheduling import (
     read_scheduled,
     upcoming,
 )
+from stforecast.store.versions import remember
 
 NEXT = PREPARED
 
@@ -105,7 +107,7 @@ def test_n11_input_that_is_late_is_tried_again_for_the_same_init_time(
     assert keeper.keep_up()
     first = [f"{shown(NEXT - 1)[0]} at once", *shown(NEXT)]
     assert here.asked == first
-    assert f"the run of {shown(NEXT)[0]} ended with status 75" in said[-1]
+    assert f"tiny: run --init {shown(NEXT)[0]} ended with status 75" in said[-1]
     # Only that one, and it has waited.
     assert keeper.keep_up()
     assert here.asked == [*first, f"{shown(NEXT)[0]} at once"]
@@ -163,6 +165,28 @@ def test_two_pipelines_of_one_name_are_refused(tmp_path: Path) -> None:
     assert caught.value.kind == ErrorKind.ARGUMENT
 
 
+def test_a_model_that_is_due_is_fitted_anew(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path, retrain={"every": "30d", "preset": "weather"})
+    asked: list[list[str]] = []
+
+    class Asked(Children):
+        def run(self, arguments: Sequence[str]) -> int:
+            asked.append(list(arguments))
+            return 0
+
+    said: list[str] = []
+    keeper = Keeper(scheduled_in(tmp_path), Asked(), said.append, clock_of(NEXT))
+    keeper.retrain()
+    # The store ends where the test period of the model does.
+    assert not asked
+    keeper.one.pipeline.output.mkdir(exist_ok=True)
+    (pipeline.output / RETRAINS).mkdir()
+    remember(pipeline.output / RETRAINS / "20160101T0000.json", {"status": "kept"})
+    keeper.retrain()
+    assert asked == [["retrain", str(tmp_path / "pipeline.yaml"), "--only", "tiny", "--if-due"]]
+    assert "tiny: retrain --if-due ended with status 0" in said[-1]
+
+
 def test_a_dry_run_says_what_would_be_started_and_does_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
     make_pipeline(tmp_path, catch_up=1)
     found = sorted(tmp_path.rglob("*"))
@@ -199,7 +223,9 @@ def test_g18_told_to_end_it_ends_its_run_as_well(tmp_path: Path) -> None:
     given_up, ended = [one for one in map(json.loads, log.read_text().splitlines()) if one["event"] == "ended"]
     assert (given_up["exit_status"], ended["exit_status"]) == (75, 143)
     record = json.loads(
-        (pipeline.output / "runs" / f"{ended['init'].replace('-', '').replace(':', '')}.json").read_text()
+        (
+            pipeline.output / "runs" / f"{ended['command'].split()[-1].replace('-', '').replace(':', '')}.json"
+        ).read_text()
     )
     assert record["error"]["kind"] == "INTERRUPTED"
-    assert "the run of" in out
+    assert "tiny: run --init" in out

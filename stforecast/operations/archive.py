@@ -24,7 +24,7 @@ import xarray as xr
 from dask.delayed import delayed
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import confirm, make_durable, sha256, sync
+from stforecast.files import confirm, link_to, make_durable, sha256, sync
 from stforecast.forecasts import open_forecast
 from stforecast.grid import with_forecast_times
 from stforecast.operations.cycles import init_of, name_of
@@ -115,7 +115,7 @@ class Archive:
         version = versions / f"{name}.{1 + max(taken, default=0)}"
         staged.rename(version)
         sync(versions)
-        _link(self.folder / name, Path(_VERSIONS) / version.name)
+        link_to(self.folder / name, Path(_VERSIONS) / version.name)
         try:
             self.settle()
         except OSError as error:
@@ -130,7 +130,7 @@ class Archive:
         """Let `latest` be the newest init time: a run that was killed may have come to publish and no further."""
         inits = self.inits()
         if len(inits) and not _leads_to(self.folder / LATEST, name_of(inits[-1])):
-            _link(self.folder / LATEST, Path(name_of(inits[-1])))
+            link_to(self.folder / LATEST, Path(name_of(inits[-1])))
 
     def retire(self, init: np.datetime64) -> None:
         """Take an init time out of sight; it is gone when nobody reads it any more, see `sweep`."""
@@ -411,11 +411,3 @@ def _read_record(version: Path) -> dict[str, Any]:
 
 def _leads_to(link: Path, name: str) -> bool:
     return link.is_symlink() and str(link.readlink()) == name
-
-
-def _link(link: Path, target: Path) -> None:
-    """Make or replace a symbolic link in one step."""
-    temporary = link.with_name(f".{link.name}.new")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)

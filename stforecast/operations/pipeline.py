@@ -19,6 +19,8 @@ from stforecast.sources.raw_files import is_url
 
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 _PLACE = re.compile(r"\{([a-z_]+)\}")
+# In the output, a link to the model that was fitted anew last and was better.
+MODEL_LINK = "model"
 _MINUTE, _DAY = timedelta(minutes=1), timedelta(days=1)
 
 
@@ -127,7 +129,8 @@ class Checks(Section):
     Attributes:
         drift: whether fields unlike any of the training period stop it; impossible values always do.
         jump: how far it may lie from the forecast before, where both speak of the same valid times: the root mean
-            square over cells, in standard deviations of the variable. None for no such check.
+            square over cells, in standard deviations of the variable. None for no such check. Those of another model,
+            or of a fallback, are not compared.
     """
 
     drift: bool = True
@@ -240,10 +243,19 @@ class Pipeline(Section):
     retrain: Retrain | None = None
     monitor: Annotated[Monitor, Field(repr=False)] = Monitor()
 
+    @model_validator(mode="after")
+    def _as_far_as_before(self) -> "Pipeline":
+        new = None if self.retrain is None else self.retrain.horizon
+        if new is not None and self.horizon is not None and new < self.horizon:
+            raise ValueError(
+                f"retrain.horizon is {new} steps, and forecasts have {self.horizon}; raise it or leave it out"
+            )
+        return self
+
 
 def present_model(pipeline: Pipeline) -> str:
     """The model that forecasts are made by: the last one that was fitted anew and was better, else the given one."""
-    refitted = pipeline.output / "model"
+    refitted = pipeline.output / MODEL_LINK
     return str(refitted.resolve()) if refitted.is_symlink() else pipeline.model
 
 

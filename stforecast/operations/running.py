@@ -500,9 +500,14 @@ def _check(attempt: _Attempt, archive: Archive, forecast: xr.Dataset) -> None:
         return
     assert attempt.choice is not None
     try:
-        if attempt.choice.is_degraded or archive.record(before)["choice"]["is_degraded"]:
+        chosen = archive.record(before)["choice"]
+        if attempt.choice.is_degraded or chosen["is_degraded"]:
             # What is made otherwise may well differ; that it is, is told.
             attempt.checks["jump"] = "not compared: one of both is degraded"
+            return
+        if attempt.choice.model != chosen["model"]:
+            # Or a better model that is new would be refused for as long as the forecasts before it reach.
+            attempt.checks["jump"] = "not compared: the one before is of another model"
             return
         with archive.forecast(before) as opened:
             old = opened.load()

@@ -25,6 +25,7 @@ from stforecast.operations.archive import Archive
 from stforecast.operations.cycles import Clock, Cycle, cycle_of
 from stforecast.operations.journal import logged, say
 from stforecast.operations.pipeline import Pipeline, read_pipelines
+from stforecast.operations.retraining import is_due
 from stforecast.time_axis import show_time
 
 Tell = Callable[[str], None]
@@ -66,10 +67,9 @@ class Scheduled:
         wanted = self.cycle.between(due - self.pipeline.catch_up * self.cycle.length, due)
         return list(Archive(self.pipeline.output).absent(wanted))
 
-    def command(self, init: np.datetime64, *, waits: bool) -> list[str]:
-        """What `stforecast` is told to make an init time."""
-        wait = [] if waits else ["--deadline", "0s"]
-        return ["run", str(self.file), "--only", self.pipeline.name, "--init", show_time(init), *wait]
+    def command(self, verb: str, *options: str) -> list[str]:
+        """What `stforecast` is told about this pipeline."""
+        return [verb, str(self.file), "--only", self.pipeline.name, *options]
 
 
 def read_scheduled(files: Sequence[Path]) -> list[Scheduled]:
@@ -168,15 +168,23 @@ class Keeper:
             self._again = due if left[0] == due and status in _AGAIN else None
         return self._again is not None
 
+    def retrain(self) -> None:
+        """Fit a new model if one is due."""
+        if is_due(self.one.pipeline):
+            self._run("retrain", "--if-due")
+
     def _make(self, init: np.datetime64, *, waits: bool) -> int:
+        return self._run("run", "--init", show_time(init), *([] if waits else ["--deadline", "0s"]))
+
+    def _run(self, verb: str, *options: str) -> int:
         started = time.monotonic()
-        status = self.children.run(self.one.command(init, waits=waits))
+        status = self.children.run(self.one.command(verb, *options))
         seconds = round(time.monotonic() - started, 1)
-        name, shown = self.one.pipeline.name, show_time(init)
+        told = " ".join([verb, *options])
         with _one_log_at_a_time, logged(self.one.pipeline):
-            say("ended", pipeline=name, init=shown, exit_status=status, seconds=seconds)
+            say("ended", pipeline=self.one.pipeline.name, command=told, exit_status=status, seconds=seconds)
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        self.tell(f"{name}: the run of {shown} {how} after {seconds:g} s")
+        self.tell(f"{self.one.pipeline.name}: {told} {how} after {seconds:g} s")
         return status
 
 
@@ -199,8 +207,9 @@ def keep(scheduled: Sequence[Scheduled], *, at_once: int, tell: Tell) -> None:
     """Run pipelines by the clock for good, each when another init time is due, and now what is outstanding.
 
     Each run is a process of its own. A pipeline never overlaps itself; what came due meanwhile follows. A run whose
-    input is late, or that found another one at work, is tried again before long. Whatever ends this, SIGTERM as Ctrl-C,
-    tells the runs to end and waits for them some seconds.
+    input is late, or that found another one at work, is tried again before long. A model that is due to be fitted anew
+    is, one at a time, while forecasts go on. Whatever ends this, SIGTERM as Ctrl-C, tells the runs to end and waits for
+    them some seconds.
 
     Args:
         scheduled: the pipelines.
@@ -212,19 +221,17 @@ def keep(scheduled: Sequence[Scheduled], *, at_once: int, tell: Tell) -> None:
     children = Children()
     scheduler = BlockingScheduler(
         timezone=UTC,
-        executors={"default": ThreadPoolExecutor(at_once)},
+        executors={"default": ThreadPoolExecutor(at_once), "fits": ThreadPoolExecutor(1)},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )
     for one in scheduled:
         keeper = Keeper(one, children, tell)
         # Given now, or what is outstanding would wait for the next init time.
-        scheduler.add_job(
-            _kept_up,
-            _AtCycles(one),
-            (scheduler, keeper),
-            id=one.pipeline.name,
-            next_run_time=datetime.now(UTC),
-        )
+        options = {"trigger": _AtCycles(one), "next_run_time": datetime.now(UTC)}
+        scheduler.add_job(_kept_up, args=(scheduler, keeper), id=one.pipeline.name, **options)
+        if one.pipeline.retrain is not None:
+            # Of its own, so that forecasts go on meanwhile.
+            scheduler.add_job(_retrained, args=(keeper,), id=f"{one.pipeline.name} retrain", executor="fits", **options)
     ended = threading.Event()
     threading.Thread(target=_look, args=(scheduler, ended), daemon=True).start()
     try:
@@ -250,6 +257,14 @@ def _kept_up(scheduler: Any, keeper: Keeper) -> None:
         job = scheduler.get_job(name)
         if job is not None and retry < job.next_run_time:
             job.modify(next_run_time=retry)
+
+
+def _retrained(keeper: Keeper) -> None:
+    """One firing of the job that fits models anew."""
+    try:
+        keeper.retrain()
+    except (StforecastError, OSError) as error:
+        keeper.tell(f"{keeper.one.pipeline.name}: {error}")
 
 
 def _look(scheduler: Any, ended: threading.Event) -> None:

@@ -15,7 +15,7 @@ import filelock
 import psutil
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.files import confirm, make_durable, sha256, sync, unwritten
+from stforecast.files import confirm, link_to, make_durable, sha256, sync, unwritten
 
 CURRENT, VERSIONS = ".current", ".versions"
 GROUP, MANIFEST = "store", "manifest.json"
@@ -255,7 +255,7 @@ def publish(staged: Path, path: Path) -> None:
         shutil.rmtree(whole, ignore_errors=True)
         (whole / VERSIONS).mkdir(parents=True)
         staged.rename(whole / VERSIONS / "1")
-        _link(whole / CURRENT, Path(VERSIONS) / "1" / GROUP)
+        link_to(whole / CURRENT, Path(VERSIONS) / "1" / GROUP)
         _link_names(whole, names)
         sync(whole / VERSIONS)
         sync(whole)
@@ -267,7 +267,7 @@ def publish(staged: Path, path: Path) -> None:
     staged.rename(path / VERSIONS / str(number))
     sync(path / VERSIONS)
     _link_names(path, names)
-    _link(path / CURRENT, Path(VERSIONS) / str(number) / GROUP)
+    link_to(path / CURRENT, Path(VERSIONS) / str(number) / GROUP)
     confirm(path, path)
     # What is published is published: old versions that cannot be dropped now are dropped next time.
     with suppress(OSError):
@@ -277,15 +277,7 @@ def publish(staged: Path, path: Path) -> None:
 def _link_names(path: Path, names: list[str]) -> None:
     for name in names:
         if not (path / name).is_symlink():
-            _link(path / name, Path(CURRENT) / name)
-
-
-def _link(link: Path, target: Path) -> None:
-    """Make or replace a symbolic link atomically."""
-    temporary = link.with_name(f".{link.name}.new")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)
+            link_to(path / name, Path(CURRENT) / name)
 
 
 def _retire(path: Path, *, names: set[str], kept: set[str]) -> None:
