@@ -208,7 +208,7 @@ def test_n11_a_start_with_the_init_time_of_the_first_makes_that(tmp_path: Path) 
 
 
 def test_n10_m10_m11_maps_are_drawn_without_a_network_and_their_figures_let_go(tmp_path: Path) -> None:
-    pipeline = make_pipeline(tmp_path, maps={"leads": ["6h", "24h"]})
+    pipeline = make_pipeline(tmp_path, maps={"leads": ["24h"]})
     deliver(pipeline, NEXT)
 
     def alone() -> list[int]:
@@ -228,4 +228,4 @@ def test_n10_m10_m11_maps_are_drawn_without_a_network_and_their_figures_let_go(t
     ended = wait(*start(alone), limit=120)
     assert (ended.how, ended.result) == ("done", [])
     drawn = sorted(path.name for path in (pipeline.output / "latest" / "maps").iterdir())
-    assert drawn == ["t2m_006h.png", "t2m_024h.png"]
+    assert drawn == ["t2m_024h.png"]

@@ -2,11 +2,12 @@
 
 import re
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from scheduled import PREPARED, SERIES, SetClock, clock_of, deliver, make_pipeline
+from scheduled import PREPARED, SERIES, SMALL, SetClock, clock_of, deliver, make_pipeline
 
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
@@ -122,3 +123,31 @@ def test_damage_to_one_forecast_stops_neither_later_ones_nor_their_scores(tmp_pa
     scored = {path.stem for path in (pipeline.output / "scores").iterdir()}
     assert scored == {"20160210T0000", "20160210T1200"}
     assert re.match("score: .*(20160210T0600|2016-02-10T06:00)", outcome.record["warnings"][0])
+
+
+def test_a_frame_that_never_came_is_not_waited_for_again_days_later(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path, deadline="30m")
+    lagged = stf.fit(
+        pipeline.store,
+        history=3,
+        horizon=4,
+        network=replace(SMALL, first_guess="regression", lags=("1D",)),
+        training=stf.TrainingConfig(epochs=1, batch_size=64),
+    )
+    shutil.rmtree(pipeline.model)
+    lagged.save(pipeline.model)
+    waits = {}
+    for row in range(NEXT, NEXT + 7):
+        if row != NEXT + 1:
+            deliver(pipeline, row)
+        clock = clock_of(row)
+        try:
+            outcome = run(pipeline, clock=clock)
+        except StforecastError as error:
+            waits[row - NEXT] = str(error.kind), sum(clock.slept)
+        else:
+            waits[row - NEXT] = outcome.status, sum(clock.slept)
+    # The model is told of it once more a day later, and who published nothing did not say that it is given up.
+    late, once_more, told_less = ("INPUT_LATE", 1800), ("degraded", 1800), ("degraded", 0)
+    assert list(waits.values()) == [("published", 0), late, late, late, once_more, told_less, told_less]
+    assert "it sees 1 earlier frame(s) less" in outcome.record["choice"]["reason"]

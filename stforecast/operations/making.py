@@ -89,9 +89,12 @@ class Ladder:
 
     def lacking(self, init: np.datetime64) -> Times:
         """The frames that the store has to get before the forecast of an init time is what it should be."""
-        history, earlier = missing_frames(self._times(self.pipeline.store), self.forecaster, init, self.horizon)
-        lacking: Times = np.union1d(history, earlier)
+        lacking: Times = np.union1d(*self.missing(init))
         return lacking
+
+    def missing(self, init: np.datetime64) -> tuple[Times, Times]:
+        """The frames of the history, and the earlier ones, that the store lacks for the forecast of an init time."""
+        return missing_frames(self._times(self.pipeline.store), self.forecaster, init, self.horizon)
 
     def best(self, init: np.datetime64) -> Made | None:
         """The forecast by the model from whole input; None if input is missing."""

@@ -389,6 +389,7 @@ def _gather(attempt: _Attempt, ladder: Ladder, wait: timedelta) -> Times:
         )
         for number, store in enumerate(stores)
     ]
+    before = Archive(pipeline.output).before(attempt.init)
     seen: list[Path] = []
     told: Times | None = None
     while True:
@@ -401,9 +402,12 @@ def _gather(attempt: _Attempt, ladder: Ladder, wait: timedelta) -> Times:
                 if store == pipeline.store:
                     attempt.intake = attempt.intake.merge(came)
             seen = [current_version(store) for store in stores]
-            lacking = ladder.lacking(attempt.init)
+            history, earlier = ladder.missing(attempt.init)
+            lacking: Times = np.union1d(history, earlier)
+            # For a frame from days ago that never came the runs waited that had it in their history.
+            awaited = len(history) or len(earlier if before is None else earlier[earlier > before])
         left = until - clock.ticks()
-        if not len(lacking) or left <= 0:
+        if not awaited or left <= 0:
             break
         if told is None or not np.array_equal(told, lacking):
             missing = [show_time(time) for time in lacking]
