@@ -10,12 +10,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
-from network import SHAPES
+from network import SHAPES, Case
 from published_tau import PublishedTAU, draw, published_loss
 from torch import Tensor, nn
 
@@ -29,23 +28,6 @@ WAYS = (
     "stforecast, bfloat16",
     "stforecast, bfloat16, compiled",
 )
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is measured.
-
-    Attributes:
-        name: what the table calls it.
-        shape: (t, c, y, x) of a sample.
-        batch: samples a call.
-        training: whether a call is a step of training.
-    """
-
-    name: str
-    shape: tuple[int, int, int, int]
-    batch: int
-    training: bool
 
 
 def cases(*, quick: bool) -> list[Case]:
