@@ -211,24 +211,23 @@ def main() -> None:
     torch.set_num_threads(1)
     dask.config.set(scheduler="synchronous")
     quick, seed, share, maps = chosen.quick, chosen.seed, 0.45, 180
-    trials = {
-        "a kill and one error at every change of the disk": done_once(
-            "points", lambda: tried(run_trials.run_points, 0, 40 if quick else 1)
-        ),
-        "killed at any time": done_once("kills", lambda: tried(run_trials.run_kills, 4 if quick else 100, seed)),
-        "power lost": done_once("power", lambda: tried(run_trials.run_power_losses, 4 if quick else 60, seed)),
-    }
-    say("trials of one run are done")
     seasons = {
-        "Taxis of New York, February 2016, each half hour": done_once(
-            "taxi", lambda: played(taxi(data, 24 if quick else 320), seed + 1, outages=1, share=share, maps_every=0)
-        ),
         "Air temperature of North America, 2014, four times a day": done_once(
             "air",
             lambda: played(
                 air(data, 24 if quick else 1460), seed, outages=1 if quick else 6, share=share, maps_every=maps
             ),
         ),
+        "Taxis of New York, February 2016, each half hour": done_once(
+            "taxi", lambda: played(taxi(data, 24 if quick else 320), seed + 1, outages=1, share=share, maps_every=0)
+        ),
+    }
+    trials = {
+        "a kill and one error at every change of the disk": done_once(
+            "points", lambda: tried(run_trials.run_points, 0, 40 if quick else 1)
+        ),
+        "killed at any time": done_once("kills", lambda: tried(run_trials.run_kills, 4 if quick else 60, seed)),
+        "power lost": done_once("power", lambda: tried(run_trials.run_power_losses, 4 if quick else 40, seed)),
     }
     parts = [*trials.values(), *seasons.values()]
     packages = ("stforecast", "xarray", "zarr", "dask", "torch", "numpy", "netCDF4")

@@ -31,7 +31,7 @@ class Stopped(SetClock):
         self.set(shown + self._jump)
 
 
-@pytest.mark.parametrize("jump", [timedelta(0), timedelta(days=-1), timedelta(days=400)])
+@pytest.mark.parametrize("jump", [timedelta(0), timedelta(days=400)])
 def test_m08_a_run_waits_as_long_as_it_should_whatever_its_clock_shows(tmp_path: Path, jump: timedelta) -> None:
     pipeline = make_pipeline(tmp_path, deadline="2m", fallback=[{"within": "12h"}])
     clock = Stopped(NEXT, jump=jump)
