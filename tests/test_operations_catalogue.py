@@ -109,6 +109,9 @@ def test_d02_n02_a_newest_frame_that_is_nan_stops_the_run_before_the_model(tmp_p
     deliver(pipeline, NEXT + 1, series=broken)
     refused(pipeline, NEXT + 1, ErrorKind.INPUT_INCOMPLETE, r"t2m_0161\.nc was refused as NAN .*2016-02-10T06:00")
     assert ErrorKind.INPUT_INCOMPLETE.exit_status == 3
+    # A second start says the same, although it does not look at the file again; until another comes.
+    refused(pipeline, NEXT + 1, ErrorKind.INPUT_INCOMPLETE, r"t2m_0161\.nc was refused as NAN")
+    assert ran(pipeline, NEXT + 1).record["input"]["refused"] == []
 
 
 def test_d10_m07_an_output_that_drifts_or_cannot_be_is_not_published(tmp_path: Path) -> None:

@@ -262,6 +262,15 @@ class _Attempt:
         self._error: dict[str, str] | None = None
         before = recall(run_file(pipeline.output, name_of(init)))
         self._number = 1 + (0 if before is None else int(before["attempt"]))
+        # A file is looked at once, and what was amiss with it is still why this init time lacks it.
+        is_anew = before is None or before["status"] in ("published", "degraded")
+        self._refused_before: list[dict[str, str]] = [] if is_anew else before["input"]["refused"]
+
+    @property
+    def refused(self) -> list[dict[str, str]]:
+        """What was refused in this and in earlier attempts, but for files that have come anew since."""
+        taken = {name for one in self.intake.files for name in one["file"].split(", ")}
+        return [*(one for one in self._refused_before if one["file"] not in taken), *self.intake.refused]
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -318,8 +327,8 @@ class _Attempt:
             SHA-256 of its weights; null if it did not come to that.
         input: what came: `files` that were read, each with `file`, its name below the input, `bytes`, `sha256`, and its
             `first` and `last` frame; the number of frames that were `added` and `replaced`; files or frames that were
-            `refused`, with kind and reason; files `waiting` to be complete; what came again with other values,
-            `changed`.
+            `refused`, with kind and reason, of an attempt that failed also those of the attempts before it; files
+            `waiting` to be complete; what came again with other values, `changed`.
         checks: what the forecast passed; of jump, how far it is from the one before, in standard deviations.
         warnings: what stopped nothing.
         seconds: how long each part took.
@@ -345,7 +354,7 @@ class _Attempt:
                 "files": self.intake.files,
                 "added": self.intake.added,
                 "replaced": self.intake.replaced,
-                "refused": self.intake.refused,
+                "refused": self.refused if status in ("running", "failed") else self.intake.refused,
                 "waiting": self.intake.waiting,
                 "changed": self.intake.changed,
             },
@@ -435,8 +444,8 @@ def _late(attempt: _Attempt, lacking: Times) -> StforecastError:
         one = intake.waiting[-1]
         missing += f"; {one['file']} is there and waits, as it {one['reason']}"
     held = "; no fallback holds" if pipeline.fallback else "; the pipeline has no fallback"
-    if intake.refused:
-        one = intake.refused[-1]
+    if attempt.refused:
+        one = attempt.refused[-1]
         return StforecastError(
             ErrorKind.INPUT_INCOMPLETE,
             f"the forecast of {show_time(attempt.init)} was not made: {missing}, and {one['file']} was refused as "
