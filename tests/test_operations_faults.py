@@ -1,11 +1,13 @@
 """What goes wrong around a scheduled run, and what it does then."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scheduled import PREPARED, SERIES, SMALL, SetClock, clock_of, deliver, make_pipeline
 
@@ -151,3 +153,18 @@ def test_a_frame_that_never_came_is_not_waited_for_again_days_later(tmp_path: Pa
     late, once_more, told_less = ("INPUT_LATE", 1800), ("degraded", 1800), ("degraded", 0)
     assert list(waits.values()) == [("published", 0), late, late, late, once_more, told_less, told_less]
     assert "it sees 1 earlier frame(s) less" in outcome.record["choice"]["reason"]
+
+
+def test_a_frame_with_a_wrong_year_lets_no_forecast_be_scored_before_its_truth(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    misdated = SERIES.isel(time=[NEXT]).assign_coords(
+        time=[SERIES["time"].to_numpy()[NEXT] + np.timedelta64(9000, "D")]
+    )
+    misdated.to_netcdf(Path(pipeline.input.path) / "of_2040.nc")
+    for row in range(NEXT, NEXT + 6):
+        deliver(pipeline, row)
+        run(pipeline, clock=clock_of(row))
+        scored = sorted(path.stem for path in (pipeline.output / "scores").iterdir())
+        assert scored == [name_of(time) for time in SERIES["time"].to_numpy()[NEXT : row - 3]]
+    content = json.loads((pipeline.output / "scores" / f"{scored[0]}.json").read_text())
+    assert len(content["scores"]["t2m"]["forecast"]["rmse"]) == 4

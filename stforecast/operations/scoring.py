@@ -24,13 +24,13 @@ _MOST_AT_ONCE = 50
 
 
 def score_due(pipeline: Pipeline, archive: Archive) -> list[str]:
-    """The names of the init times that were scored now: those whose last valid time is in the store.
+    """The names of the init times that were scored now: those whose truth is in the store, or will not come any more.
 
     Raises:
         StforecastError: the first fault of a forecast that cannot be read, once all others are scored.
     """
     store = open_store(pipeline.store)
-    end = times_of(store)[-1]
+    times = times_of(store)
     folder = pipeline.output / SCORES
     folder.mkdir(parents=True, exist_ok=True)
     due: dict[np.datetime64, dict[str, Any]] = {}
@@ -45,7 +45,10 @@ def score_due(pipeline: Pipeline, archive: Archive) -> list[str]:
         except StforecastError as error:
             damaged.append(error)
             continue
-        if init + np.timedelta64(max(record["forecast"]["lead_seconds"]), "s") <= end:
+        leads = record["forecast"]["lead_seconds"]
+        last = init + np.timedelta64(max(leads), "s")
+        # A frame that is missing may yet come; where many are there behind it, it will not. One alone may be misdated.
+        if last in times or (times > last).sum() >= len(leads):
             due[init] = record
     done = _score_all(pipeline, archive, store, due, damaged) if due else []
     if done:
