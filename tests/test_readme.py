@@ -10,6 +10,7 @@ from pages import python_of
 from test_pretrained import like_the_data_of
 
 import stforecast as stf
+from stforecast.cli import app
 from stforecast.pretrained import packaged_model
 
 README = Path(__file__).parent.parent / "README.md"
@@ -42,7 +43,8 @@ def test_the_forecast_with_a_packaged_model_runs(monkeypatch: pytest.MonkeyPatch
 def test_every_command_that_it_names_is_there() -> None:
     text = README.read_text()
     verbs = set(re.findall(r"^stforecast (\w+)", text, flags=re.MULTILINE))
-    assert verbs == {"sample", "inspect", "prepare", "fit", "predict", "evaluate", "plot"}
+    assert {"sample", "prepare", "fit", "predict", "evaluate", "plot", "run", "status", "schedule"} <= verbs
+    assert verbs <= {command.callback.__name__ for command in app.registered_commands}
     makefile = (README.parent / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", text, flags=re.MULTILINE):
         assert f"\n{target}: install" in makefile
