@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -746,9 +747,11 @@ def run(
     chosen = _chosen_pipelines(pipeline, only)
     wait = None if deadline is None else parse_duration(deadline, name="--deadline")
     statuses: list[int] = []
+    begun = time.monotonic()
     with _on_cluster(scheduler), _unwound():
         for one in chosen:
-            outcomes = _outcomes(one, init, backfill, catch_up, force=force, wait=wait, dry_run=dry_run)
+            left = _left(one.deadline if wait is None else wait, time.monotonic() - begun)
+            outcomes = _outcomes(one, init, backfill, catch_up, force=force, wait=left, dry_run=dry_run)
             statuses.extend(_tell(outcome, as_json=as_json) for outcome in outcomes)
     raise typer.Exit(_worst(statuses))
 
@@ -848,6 +851,11 @@ def retrain(
     raise typer.Exit(_worst(statuses))
 
 
+def _left(wait: timedelta, seconds: float) -> timedelta:
+    """What is left of a deadline: pipelines of a matrix wait together, not each after the other."""
+    return max(timedelta(0), wait - timedelta(seconds=round(seconds)))
+
+
 def _chosen_pipelines(file: Path, only: str | None) -> "list[Pipeline]":
     from stforecast.operations.pipeline import read_pipelines
 
@@ -867,7 +875,7 @@ def _outcomes(
     catch_up: int | None,
     *,
     force: bool,
-    wait: timedelta | None,
+    wait: timedelta,
     dry_run: bool,
 ) -> "Iterator[Outcome | StforecastError]":
     """What becomes of the init times that were asked for; one pipeline's fault stops no other pipeline."""

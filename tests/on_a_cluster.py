@@ -2,17 +2,23 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import distributed
 import numpy as np
+import pytest
 import trials
 import xarray as xr
 from crash import shrink_shards
 from factory import make_series
+from scheduled import HORIZON, PREPARED, deliver, make_pipeline
 
+from stforecast import cli
 from stforecast.fitting import fit
 from stforecast.networks import NetworkConfig
+from stforecast.operations.archive import Archive
 from stforecast.prediction import predict
 from stforecast.split import Split
 from stforecast.store import prepare
@@ -63,7 +69,83 @@ def forecast_by_a_client(folder: Path) -> None:
         print("made")  # noqa: T201
 
 
+def run_pipelines(folder: Path) -> None:
+    """The same run without a cluster, on one in this process, and on a scheduler and two workers that stand apart."""
+    plain, local, apart = (folder / name for name in ("plain", "local", "apart"))
+    for place in (plain, local, apart):
+        pipeline = make_pipeline(place, scores={"references": ["persistence", "climatology"]})
+        deliver(pipeline, *range(PREPARED, PREPARED + HORIZON + 1))
+    inits = ("--backfill", "2016-02-10T00:00..2016-02-10T06:00")
+    stforecast(plain, *inits)
+    with distributed.LocalCluster(  # type: ignore[no-untyped-call]  # it has no types
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=None
+    ) as cluster:
+        stforecast(local, *inits, "--scheduler", cluster.scheduler_address)
+    with standing_apart(folder) as address:
+        stforecast(apart, *inits, "--scheduler", address)
+        with distributed.Client(address) as client:
+            told = client.run(lambda: "stforecast.store.tasks" in sys.modules)
+            assert len(told) == 2, told
+            assert any(told.values()), "no worker did anything"
+    expected = files_of(plain)
+    assert len(Archive(plain / "forecasts").inits()) == 2
+    assert any(name.startswith("scores/") for name in expected)
+    for place in (local, apart):
+        assert files_of(place) == expected
+    print("made")  # noqa: T201
+
+
+def stforecast(folder: Path, *arguments: str) -> None:
+    """Call the command on a folder's pipeline."""
+    sys.argv = ["stforecast", "run", str(folder / "pipeline.yaml"), *arguments]
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+
+
+@contextmanager
+def standing_apart(folder: Path) -> Iterator[str]:
+    """The address of `dask scheduler`, with two of `dask worker`: processes of their own, as on a cluster."""
+    file, dask = folder / "scheduler.json", [sys.executable, "-m", "dask"]
+    quiet = ["--no-dashboard", "--scheduler-file", str(file)]
+    begun = [subprocess.Popen([*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *quiet])]
+    try:
+        for number in range(2):
+            own = ["--nthreads", "1", "--no-nanny", "--local-directory", str(folder / str(number))]
+            begun.append(subprocess.Popen([*dask, "worker", "--host", "127.0.0.1", *own, *quiet]))
+        with distributed.Client(scheduler_file=str(file), timeout=120) as client:
+            client.wait_for_workers(2, timeout=120)
+            address = str(client.scheduler.address)
+        yield address
+    finally:
+        for process in reversed(begun):
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                # A worker may wait for ever for what it said to a client that has gone.
+                process.kill()
+                process.wait()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What readers get: forecasts, scores and the store, each file's content."""
+    roots = {"store": folder / "t2m.zarr" / ".current", "scores": folder / "forecasts" / "scores"}
+    files = {
+        f"{name}/{file.relative_to(root.resolve())}": file.read_bytes()
+        for name, root in roots.items()
+        for file in root.resolve().rglob("*")
+        if file.is_file()
+    }
+    forecasts = folder / "forecasts"
+    return files | {file.parent.name: file.read_bytes() for file in forecasts.glob("*T*/forecast.nc")}
+
+
 if __name__ == "__main__":
-    {"workers": lose_workers, "client": prepare_by_a_client, "forecast": forecast_by_a_client}[sys.argv[1]](
-        Path(sys.argv[2])
-    )
+    acts = {
+        "workers": lose_workers,
+        "client": prepare_by_a_client,
+        "forecast": forecast_by_a_client,
+        "run": run_pipelines,
+    }
+    acts[sys.argv[1]](Path(sys.argv[2]))

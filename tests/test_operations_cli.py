@@ -1,15 +1,19 @@
 """The command `stforecast run`, as schedulers call it."""
 
 import json
+import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from scheduled import PREPARED, TIMES, deliver, make_pipeline
+import yaml
+from scheduled import PREPARED, SETTINGS, TIMES, deliver, make_pipeline
 
 from stforecast import cli
 from stforecast.errors import ErrorKind
 from stforecast.operations.archive import Archive
+from stforecast.operations.pipeline import read_pipelines
 from stforecast.store.versions import lock
 
 NEXT = PREPARED
@@ -117,3 +121,42 @@ def test_a_store_or_model_that_is_not_there_is_named(
     make_pipeline(tmp_path / "two", model="absent")
     assert called(monkeypatch, tmp_path / "two" / "pipeline.yaml") == ErrorKind.FILE_MISSING.exit_status
     assert "there is no packaged model 'absent'" in capsys.readouterr().err
+
+
+def test_a_run_on_a_cluster_publishes_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
+    from on_a_cluster import run
+
+    assert run("run", tmp_path) == "made"
+
+
+def test_several_cities_are_one_command_and_one_s_fault_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for city in ("bonn", "jena", "kiel"):
+        make_pipeline(tmp_path / city)
+    settings = SETTINGS | {"matrix": {"city": ["jena", "bonn", "kiel"]}, "output": "{city}/forecasts"}
+    settings |= {key: f"{{city}}/{SETTINGS[key]}" for key in ("store", "model")}
+    settings["input"] = {"path": "{city}/incoming"}
+    file = tmp_path / "cities.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    jena, bonn, kiel = read_pipelines(file)
+    deliver(bonn, NEXT)
+    deliver(kiel, NEXT)
+    assert called(monkeypatch, file, "--init", INIT) == 75
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0] for line in out.splitlines()] == ["tiny-bonn", "tiny-kiel"]
+    assert "2016-02-10T00:00 was not made" in err
+    # A fault to be mended says more than one that time mends, and each city can be run by itself.
+    shutil.rmtree(bonn.model)
+    assert called(monkeypatch, file, "--init", "2016-02-10T06") not in (0, 75)
+    deliver(jena, NEXT)
+    assert called(monkeypatch, file, "--init", INIT, "--only", "tiny-jena") == 0
+    assert all(Archive(one.output).holds(TIMES[NEXT]) for one in (jena, bonn, kiel))
+
+
+def test_pipelines_of_a_matrix_wait_together() -> None:
+    wait = timedelta(minutes=45)
+    assert cli._left(wait, 0) == wait
+    assert cli._left(wait, 600) == timedelta(minutes=35)
+    assert cli._left(wait, 3000) == timedelta(0)

@@ -1,9 +1,6 @@
 """A model is fitted anew on what came, and used only if it is better."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,19 +116,18 @@ def test_j10_forecasts_are_made_by_it_and_going_back_is_told_of(tmp_path: Path) 
     assert ["CKPT_ROLLBACK" in text for text in back.record["warnings"]] == [True]
 
 
-def test_what_was_killed_goes_on_with_the_same_frames_while_forecasts_are_made(tmp_path: Path) -> None:
-    pipeline = make(tmp_path, epochs=2)
-    undisturbed = make(tmp_path / "undisturbed", epochs=2)
-    code = (
-        "import os, signal, stforecast.fitting as f\n"
-        "from stforecast.operations.pipeline import read_pipelines\n"
-        "from stforecast.operations.retraining import retrain\n"
-        "def killed(*a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "f.Forecaster.calibrated = killed\n"
-        f"retrain(read_pipelines({str(tmp_path / 'pipeline.yaml')!r})[0])\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+def test_what_was_interrupted_goes_on_with_the_same_frames_while_forecasts_are_made(
+    tmp_path: Path, retrained: tuple[Pipeline, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = make(tmp_path)
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stf.Forecaster, "calibrated", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(pipeline)
     assert (pipeline.output / ".retraining" / "run" / "run.json").exists()
     for row in range(NEXT, NEXT + 3):
         deliver(pipeline, row)
@@ -139,7 +135,7 @@ def test_what_was_killed_goes_on_with_the_same_frames_while_forecasts_are_made(t
     done = retrain(pipeline)
     assert done.record["resumed"]
     assert done.record["end"] == "2016-02-09T18:00"
-    assert done.record["candidate"] == retrain(undisturbed).record["candidate"]
+    assert done.record["candidate"] == retrained[1].record["candidate"]
 
 
 def test_it_is_due_by_the_times_of_the_data(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import confirm, faults_named, link_to
 from stforecast.grid import find_dims, times_of
 from stforecast.operations.cycles import Clock, init_of, name_of
+from stforecast.operations.discretion import Discretion
 from stforecast.operations.journal import circumstances, logged, say
 from stforecast.operations.pipeline import MODEL_LINK, Pipeline, Retrain, present_model
 from stforecast.split import PARTS, Split
@@ -297,7 +298,7 @@ class _Attempt:
         say("retrained", **self._record)
         file = self._file(end)
         file.parent.mkdir(parents=True, exist_ok=True)
-        remember(file, self._record)
+        remember(file, Discretion.of(self._pipeline).record(self._record))
 
     def _file(self, end: np.datetime64) -> Path:
         return self._pipeline.output / RETRAINS / f"{name_of(end)}.json"
