@@ -129,7 +129,7 @@ class Checks(Section):
     Attributes:
         drift: whether fields unlike any of the training period stop it; impossible values always do.
         jump: how far it may lie from the forecast before, where both speak of the same valid times: the root mean
-            square over cells, in standard deviations of the variable. None for no such check. Those of another model,
+            square over cells, in standard deviations of the variable; null for no such check. Those of another model,
             or of a fallback, are not compared.
     """
 
@@ -141,7 +141,7 @@ class Maps(Section):
     """Which maps each run draws.
 
     Attributes:
-        leads: lead times, each a map; the last one by default, none for no maps.
+        leads: lead times, each a map; the last one by default, [] for no maps.
         variables: variables; all by default.
     """
 
