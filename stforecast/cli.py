@@ -33,8 +33,8 @@ from stforecast.time_axis import show_time
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from stforecast.operations.journal import Outcome
     from stforecast.operations.pipeline import Pipeline
-    from stforecast.operations.running import Outcome
 
 app = typer.Typer(
     help="Weather and traffic forecasting on xarray: from raw files to stores, models, forecasts, scores and maps.",

@@ -109,6 +109,12 @@ def test_importing_the_package_loads_neither_torch_nor_pictures() -> None:
     assert python(f"import sys, stforecast; print({heavy} & set(sys.modules))") == "set()"
 
 
+def test_a_run_that_finds_its_work_done_loads_neither_torch_nor_pictures() -> None:
+    heavy = {"torch", "matplotlib", "cartopy", "lightning", "scores"}
+    modules = "stforecast.cli, stforecast.operations.running, stforecast.operations.status"
+    assert python(f"import sys, {modules}; print({heavy} & set(sys.modules))") == "set()"
+
+
 def test_importing_the_package_changes_no_logger_filter_or_option() -> None:
     state = (
         "import logging, warnings, os, xarray, numpy\n"

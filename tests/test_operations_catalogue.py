@@ -15,9 +15,9 @@ import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations.archive import Archive
 from stforecast.operations.cycles import name_of
-from stforecast.operations.journal import read_runs
+from stforecast.operations.journal import Outcome, read_runs
 from stforecast.operations.pipeline import Pipeline
-from stforecast.operations.running import Outcome, run
+from stforecast.operations.running import run
 
 NEXT = PREPARED
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stforecast.errors import StforecastError
+from stforecast.local_time import nonexistent_times
 from stforecast.operations.cycles import Cycle, init_of, name_of
 
 SIX_HOURS = Cycle(timedelta(hours=6))
@@ -51,7 +52,10 @@ def test_n05_the_next_moments_are_all_those_at_which_another_init_time_is_due(
     cycle, after = Cycle(timedelta(minutes=minutes), None if zone == "UTC" else zone), timedelta(minutes=late)
     looks = pd.date_range("2011-10-01", "2012-10-01", freq="5min", tz="UTC") + after
     shown = (looks - after).tz_convert(zone).tz_localize(None)
-    since = (shown - pd.Timestamp("1970-01-01")) // pd.Timedelta(cycle.every)
+    since = ((shown - pd.Timestamp("1970-01-01")) // pd.Timedelta(cycle.every)).to_numpy()
+    inits = (np.datetime64("1970-01-01") + since * np.timedelta64(cycle.every)).astype("datetime64[ns]")
+    # What the clock never shows is no init time, the one before it stays.
+    since = since - np.isin(inits, nonexistent_times(np.unique(inits), zone))
     expected = looks[1:][np.diff(since) != 0]
     # The days on which the clock is set, and those around them.
     shift = np.diff((shown - (looks - after).tz_localize(None)).to_numpy())
@@ -111,6 +115,17 @@ def test_a_name_tells_its_init_time(moment: datetime) -> None:
 @pytest.mark.parametrize("name", ["latest", ".versions", "20160101", "20160101T0000.1", "20160101T00"])
 def test_other_names_tell_none(name: str) -> None:
     assert init_of(name) is None
+
+
+def test_a_day_that_has_no_midnight_has_no_init_time() -> None:
+    """The clock of Cairo goes from 2024-04-25T23:59 to 2024-04-26T01:00, at 22:00 UTC."""
+    cycle = Cycle(timedelta(days=1), "Africa/Cairo")
+    day = [cycle.due(datetime(2024, 4, 25, 22, tzinfo=UTC) + timedelta(hours=hours)) for hours in range(0, 24, 6)]
+    assert set(day) == {np.datetime64("2024-04-25", "ns")}
+    assert cycle.due(datetime(2024, 4, 26, 21, tzinfo=UTC)) == np.datetime64("2024-04-27")
+    assert cycle.next_due(datetime(2024, 4, 25, 12, tzinfo=UTC)) == datetime(2024, 4, 26, 21, tzinfo=UTC)
+    with pytest.raises(StforecastError, match="leaves out; next to it are 2024-04-25T00:00 and 2024-04-27T00:00"):
+        cycle.parse("2024-04-26")
 
 
 def test_what_is_no_init_time_is_refused_with_the_next_ones() -> None:

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from stforecast.cli import app
 from stforecast.errors import ErrorKind
+from stforecast.operations.journal import DEGRADED
 from stforecast.operations.pipeline import Pipeline, read_pipelines
-from stforecast.operations.running import DEGRADED
 
 ROOT = Path(__file__).parent.parent
 PIPELINES, SCHEDULERS = ROOT / "pipelines", ROOT / "pipelines" / "schedulers"

@@ -15,6 +15,7 @@ import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations.intake import Intake, pending, take_in
 from stforecast.operations.pipeline import Input, Pipeline
+from stforecast.operations.running import plan, run
 from stforecast.store.versions import lock
 
 NEXT = PREPARED
@@ -275,3 +276,15 @@ def test_f01_files_of_one_variable_each_may_have_their_rows_in_another_order(tmp
     assert came.added == 1
     found = stf.open_store(tmp_path / "both.zarr").load()
     np.testing.assert_allclose(found["d2m"][-1], both["d2m"][24], atol=1e-3)
+
+
+def test_a_clock_that_is_not_the_store_s_ends_the_run_before_anything_is_read(pipeline: Pipeline) -> None:
+    deliver(pipeline, NEXT)
+    wrong = pipeline.model_copy(update={"input": pipeline.input.model_copy(update={"time_zone": "Asia/Shanghai"})})
+    for begin in (run, plan):
+        with pytest.raises(
+            StforecastError, match="is Asia/Shanghai and the store has times in UTC.*leave it out"
+        ) as one:
+            begin(wrong, init=SERIES["time"].to_numpy()[NEXT])
+        assert one.value.kind.exit_status == 2
+    assert run(pipeline, init=SERIES["time"].to_numpy()[NEXT]).status == "published"

@@ -16,10 +16,11 @@ from scheduled import PREPARED, SETTINGS, clock_of, deliver, make_pipeline
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations import journal
+from stforecast.operations.attempt import Attempt
 from stforecast.operations.discretion import Discretion, printable
 from stforecast.operations.journal import LOG, logged, say
 from stforecast.operations.pipeline import Pipeline, read_pipelines
-from stforecast.operations.running import _Attempt, run
+from stforecast.operations.running import run
 
 
 def pipeline_of(folder: Path, **changes: Any) -> Pipeline:
@@ -143,7 +144,7 @@ def test_every_key_of_a_record_is_documented(tmp_path: Path) -> None:
     deliver(pipeline, PREPARED)
     run(pipeline, clock=clock_of(PREPARED))
     record = json.loads((pipeline.output / "latest" / "run.json").read_text())
-    said = _Attempt.record.__doc__ or ""
+    said = Attempt.record.__doc__ or ""
     assert [key for key in record if f"\n        {key}: " not in said] == []
     inner = [*record["input"], *record["choice"], *record["forecast"], *record["input"]["files"][0]]
     assert [key for key in inner if f"`{key}`" not in said] == []

@@ -65,6 +65,16 @@ def test_a_matrix_is_several_pipelines(tmp_path: Path) -> None:
         ({"interval": 1.5}, "interval: Input should be less than 1", ErrorKind.ARGUMENT),
         ({"input": {"path": "in", "source": "csv"}}, r"input\.source: wanted one of taxibj", ErrorKind.ARGUMENT),
         ({"input": {"path": "in", "time_zone": "Mars/Base"}}, r"unknown time zone 'Mars/Base'", ErrorKind.ARGUMENT),
+        (
+            {"input": {"path": "in", "source": "cf", "time_zone": "Asia/Shanghai"}},
+            r"source 'cf' has no use for time_zone='Asia/Shanghai'; leave it out",
+            ErrorKind.ARGUMENT,
+        ),
+        (
+            {"input": {"path": "in", "source": "taxibj", "bounds": [41, 39, 116, 117]}},
+            r"bounds are \(south, north, west, east\)",
+            ErrorKind.ARGUMENT,
+        ),
         ({"fallback": [{}]}, "a rung wants a model, a baseline, or within", ErrorKind.ARGUMENT),
         ({"fallback": [{"model": "m", "baseline": "persistence"}]}, "a model or a baseline", ErrorKind.ARGUMENT),
         ({"fallback": [{"baseline": "persistance"}]}, r"unknown reference\(s\) persistance", ErrorKind.ARGUMENT),

@@ -80,6 +80,16 @@ def test_both_scores_are_errors_of_the_held_out_frames_in_standard_deviations(re
     assert done.record["present"]["rmse"] == pytest.approx(errors["present"] / spread, rel=0.05)
 
 
+def test_as_many_models_are_kept_as_one_may_go_back_to(tmp_path: Path) -> None:
+    pipeline = make(tmp_path)
+    models = pipeline.output / ".models"
+    names = [f"201501{day:02}T0000" for day in range(1, 12)]
+    for name in names:
+        (models / name).mkdir(parents=True)
+    assert retrain(pipeline).status == "published"
+    assert sorted(model.name for model in models.iterdir()) == [*names[2:], "20160209T1800"]
+
+
 def test_the_same_again_is_no_better_and_the_present_model_stays(retrained: tuple[Pipeline, Any]) -> None:
     pipeline, _ = retrained
     before = present_model(pipeline)

@@ -14,9 +14,9 @@ from pydantic_core import PydanticUndefined
 
 from stforecast.cli import app
 from stforecast.errors import ErrorKind
+from stforecast.operations.journal import DEGRADED
 from stforecast.operations.monitoring import write_metrics
 from stforecast.operations.pipeline import Checks, Input, Maps, Monitor, Pipeline, Retrain, Rung, Scores, read_pipelines
-from stforecast.operations.running import DEGRADED
 
 PAGE = Path(__file__).parent.parent / "docs" / "operations.md"
 TEXT = PAGE.read_text()

@@ -78,8 +78,16 @@ class Cycle:
         return np.datetime64(int(since - since % length), "ns")
 
     def due(self, now: datetime, arrives_after: timedelta = timedelta(0)) -> np.datetime64:
-        """The newest init time whose last frame is expected to be there."""
-        return self.floor(self.on_clock(now - arrives_after))
+        """The newest init time whose last frame is expected to be there, and that the clock does show."""
+        init = self.floor(self.on_clock(now - arrives_after))
+        # Of a clock that is set forward at midnight a day has none.
+        while self._is_left_out(init):
+            init = init - self.length
+        return init
+
+    def _is_left_out(self, init: np.datetime64) -> bool:
+        """Whether a clock that was set forward never shows an init time."""
+        return self.time_zone is not None and len(nonexistent_times(np.array([init]), self.time_zone)) > 0
 
     def next_due(self, after: datetime, arrives_after: timedelta = timedelta(0)) -> datetime:
         """The first moment after another one, in UTC, at which `due` changes.
@@ -110,7 +118,8 @@ class Cycle:
         """An init time as one writes it.
 
         Raises:
-            StforecastError: ARGUMENT if it is no time, or, naming the nearest, for one that is not of the cycle.
+            StforecastError: ARGUMENT if it is no time, or, naming the nearest, for one that is not of the cycle or that
+                the clock leaves out.
         """
         (moment,) = parse_times(text, name=name)
         before = self.floor(moment)
@@ -119,6 +128,12 @@ class Cycle:
                 ErrorKind.ARGUMENT,
                 f"{name} {show_time(moment)} is no init time of a cycle of {show_step(self.length)}; next to it are "
                 f"{show_time(before)} and {show_time(before + self.length)}",
+            )
+        if self._is_left_out(moment):
+            raise StforecastError(
+                ErrorKind.ARGUMENT,
+                f"{name} {show_time(moment)} is a time that the clock of {self.time_zone} leaves out; next to it are "
+                f"{show_time(before - self.length)} and {show_time(before + self.length)}",
             )
         init: np.datetime64 = moment
         return init

@@ -31,6 +31,8 @@ from stforecast.store.layout import in_store_order
 from stforecast.store.versions import recall, remember
 from stforecast.time_axis import Times, show_time
 
+# In the output, what was looked at.
+INTAKE = ".intake.json"
 # What is put into the store at once; each time costs a version of it.
 _BATCH_BYTES = 2**26
 _INPUT_FAULT = 3
@@ -84,10 +86,11 @@ def take_in(source: Input, store: Path, notes: Path) -> Intake:
         notes: a file that remembers what was looked at.
 
     Raises:
-        StforecastError: what opening the store raises; STORE_BUSY, DISK_FULL and other faults of the store. Faults of
-            the input are in what is returned.
+        StforecastError: what opening the store raises; ARGUMENT, see `check_clock`; STORE_BUSY, DISK_FULL and other
+            faults of the store. Faults of the input are in what is returned.
     """
     stored = open_store(store)
+    check_clock(source, stored)
     wanted = source.variables or tuple(map(str, stored.data_vars))
     reading = _Reading(source, wanted, stored)
     intake = Intake()
@@ -119,6 +122,21 @@ def take_in(source: Input, store: Path, notes: Path) -> Intake:
     if intake.files or intake.refused:
         remember(notes, known)
     return intake
+
+
+def check_clock(source: Input, stored: xr.Dataset) -> None:
+    """Refuse settings that would have each delivery refused: a city's clock that is not the store's.
+
+    Raises:
+        StforecastError: ARGUMENT, naming both.
+    """
+    zone = stored["time"].attrs.get("time_zone")
+    if source.time_zone is not None and source.time_zone != zone:
+        shows = "times in UTC, as files without a city's clock have" if zone is None else f"the clock of {zone}"
+        wanted = "leave it out" if zone is None else f"set it to {zone}"
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"input.time_zone is {source.time_zone} and the store has {shows}; {wanted}"
+        )
 
 
 def pending(source: Input, notes: Path) -> list[str]:

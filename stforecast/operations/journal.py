@@ -13,10 +13,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import numpy as np
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations.discretion import Discretion
@@ -26,11 +29,36 @@ from stforecast.store.versions import recall, remember
 log = logging.getLogger("stforecast.operations")
 
 RUNS, LOG = "runs", "log.jsonl"
+DEGRADED = 7
 # The SHA-256 of each model that was in use, the present one last.
 MODELS = ".models.json"
 _LARGEST_LOG, _OLD_LOGS = 10 * 2**20, 3
 # What a run that does not let itself be stopped gets before the process is ended.
 _GRACE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended that was not refused.
+
+    Attributes:
+        pipeline: its name.
+        init: the init time.
+        status: "published", "degraded", "done already" or "planned".
+        message: the same for people.
+        record: what is known of the run.
+    """
+
+    pipeline: str
+    init: np.datetime64
+    status: str
+    message: str
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        """The status that the command ends with."""
+        return DEGRADED if self.status == "degraded" else 0
 
 
 class _Lines(logging.Formatter):

@@ -14,7 +14,7 @@ from stforecast.baselines import fit_references, needs_training
 from stforecast.configuration import Duration, Section, checked, read_yaml
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.local_time import check_time_zone
-from stforecast.sources import SOURCES
+from stforecast.sources import SOURCES, check_options
 from stforecast.sources.raw_files import is_url
 
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
@@ -92,6 +92,12 @@ class Input(Section):
     arrives_after: Duration = timedelta(0)
     settles_after: Duration = timedelta(0)
     revisions: Literal["keep", "replace"] = "keep"
+
+    @model_validator(mode="after")
+    def _of_the_source(self) -> "Input":
+        if self.source is not None:
+            check_options(self.source, self.path, bounds=self.bounds, time_zone=self.time_zone)
+        return self
 
 
 class Rung(Section):

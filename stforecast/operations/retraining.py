@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 RETRAINS = "retrains"
 _MODELS, _WORK = ".models", ".retraining"
+# Those that one may go back to.
+_MODELS_KEPT = 10
 _PUBLISHED, _KEPT, _FAILED, _NOT_DUE = "published", "kept", "failed", "not due"
 # What failed is tried again before the next model is due, but not each time that somebody asks.
 _AFTER_A_FAULT = np.timedelta64(1, "D")
@@ -290,6 +292,9 @@ class _Attempt:
         link_to(self._pipeline.output / MODEL_LINK, Path(_MODELS) / folder.name)
         confirm(self._pipeline.output, self._pipeline.output / MODEL_LINK)
         self._record["folder"] = str(Path(_MODELS) / folder.name)
+        by_age = sorted(models.iterdir(), key=lambda model: model.name)
+        for old in set(by_age[:-_MODELS_KEPT]) - {folder}:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _keep(self, end: np.datetime64, status: str, **more: Any) -> None:
         """Write the record."""

@@ -63,7 +63,15 @@ def open_dataset(
             raise TypeError(f"{name} is a list of names: wanted ['{value}'], got '{value}'")
     location = locate(path)
     source = infer_source(location) if source is None else source
-    _check_arguments(source, location, levels, static, bounds, time_zone, allow_preliminary=allow_preliminary)
+    check_options(
+        source,
+        location,
+        levels=levels,
+        static=static,
+        bounds=bounds,
+        time_zone=time_zone,
+        allow_preliminary=allow_preliminary,
+    )
     selection = Selection(variables, levels, static, period, allow_preliminary)
     if source == "taxibj":
         series = taxibj.read(Path(location), selection, bounds=bounds, time_zone=time_zone)
@@ -119,16 +127,21 @@ def _read_fields(location: Location, source: str, selection: Selection) -> xr.Da
     return series
 
 
-def _check_arguments(
+def check_options(
     source: str,
     location: Location,
-    levels: Sequence[float] | None,
-    static: Sequence[str],
-    bounds: tuple[float, float, float, float] | None,
-    time_zone: str | None,
     *,
-    allow_preliminary: bool,
+    levels: Sequence[float] | None = None,
+    static: Sequence[str] = (),
+    bounds: tuple[float, float, float, float] | None = None,
+    time_zone: str | None = None,
+    allow_preliminary: bool = False,
 ) -> None:
+    """Refuse options of `open_dataset` that a source has no use for, or that are none.
+
+    Raises:
+        StforecastError: ARGUMENT, naming the option.
+    """
     if source not in SOURCES:
         raise StforecastError(ErrorKind.ARGUMENT, f"unknown source '{source}'; there are {', '.join(SOURCES)}")
     if is_url(location) and source not in _REMOTE_SOURCES:
