@@ -73,7 +73,7 @@ def latest_checkpoint(folder: Path, fingerprint: Mapping[str, Any]) -> Path | No
     Raises:
         StforecastError: RESUME_MISMATCH, naming what differs, if it is of another fit.
     """
-    for path in sorted(folder.glob("*.ckpt"), reverse=True):
+    for path in reversed(_whole(folder)):
         try:
             found = WholeFiles().load_checkpoint(path)["stforecast"]["fingerprint"]
         except StforecastError as error:
@@ -93,6 +93,11 @@ def latest_checkpoint(folder: Path, fingerprint: Mapping[str, Any]) -> Path | No
 
 
 def prune(folder: Path, *, keep: int) -> None:
-    """Remove all but the newest checkpoints."""
-    for path in sorted(folder.glob("*.ckpt"))[:-keep]:
+    """Remove all but the newest checkpoints, and what a process that was killed left of one."""
+    for path in [*_whole(folder)[:-keep], *folder.glob(".*.ckpt")]:
         path.unlink(missing_ok=True)
+
+
+def _whole(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first, without those that are being written, which begin with a dot."""
+    return sorted(folder.glob("[!.]*.ckpt"))

@@ -233,9 +233,21 @@ def test_g07_m03_a_kill_at_any_moment_leaves_a_checkpoint_to_go_on_from(
         time.sleep(float(rng.uniform(0.1, 1.0)))
         child.kill()
         child.join()
-        for path in (tmp_path / "r" / "checkpoints").glob("*.ckpt"):
+        for path in (tmp_path / "r" / "checkpoints").glob("[!.]*.ckpt"):
             WholeFiles().load_checkpoint(path)
     assert fitted(stored, run=tmp_path / "r").weights_hash() == whole.weights_hash()
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_none_and_is_cleared_away(
+    tmp_path: Path, stored: xr.Dataset, whole: Forecaster
+) -> None:
+    left = tmp_path / "r" / "checkpoints" / ".000000007.0a1b2c3d.tmp.ckpt"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half of")
+    # Warnings are errors here.
+    assert latest_checkpoint(left.parent, {}) is None
+    assert fitted(stored, run=tmp_path / "r").weights_hash() == whole.weights_hash()
+    assert not left.exists()
 
 
 def test_two_processes_end_with_the_same_weights_whenever_each_would_save_and_go_on_to_the_same_bits(
