@@ -42,12 +42,12 @@ def training(**options: object) -> Change:
 
 def rolled(steps: int) -> Change:
     """A preset that gives a part of its horizon a call, fitted on its own output for the rest."""
-    return lambda preset: training(rollout_steps=steps)(replace(preset, horizon=preset.horizon // steps))
+    return lambda preset: training(rollout_steps=steps)(at_once(preset.horizon // steps)(preset))
 
 
-def square(preset: stf.Preset) -> stf.Preset:
-    """A preset that gives as many frames as it sees, as published, and rolls on; it is fitted on one call."""
-    return replace(preset, horizon=preset.history)
+def at_once(frames: int | None) -> Change:
+    """A preset that gives so many frames a call, fitted on one call."""
+    return network(frames_per_call=frames)
 
 
 def with_members(preset: stf.Preset, members: int) -> stf.Preset:
@@ -58,9 +58,9 @@ def with_members(preset: stf.Preset, members: int) -> stf.Preset:
     return replace(preset, network=replace(preset.network, members=members), training=config)
 
 
-PRESET = "the preset"
+BASE = "one network, one call"
 BOTH: dict[str, Change] = {
-    PRESET: lambda preset: preset,
+    BASE: lambda preset: preset,
     "first guess: none, as published": network(**PLAIN),
     "first guess: the last frame": network(**PLAIN | {"first_guess": "last_frame"}),
     "first guess: the mean cycle alone": network(first_guess="cycle"),
@@ -86,7 +86,11 @@ VARIANTS = {
     | {
         "not told where the sun stands": network(tells=("calendar", "places")),
         "cells weighted alike": training(area_weighted=False),
-        "as many frames out as in, rolled on": square,
+        "6 frames a call": at_once(6),
+        "4 frames a call": at_once(4),
+        "3 frames a call": at_once(3),
+        "2 frames a call": at_once(2),
+        "4 frames a call, fitted through two calls": lambda preset: training(rollout_steps=2)(at_once(4)(preset)),
         "mean of 2 networks": lambda preset: with_members(preset, 2),
     },
 }
@@ -167,8 +171,8 @@ def fit_variants(name: str, raw: xr.Dataset) -> None:
 
 
 def base_of(name: str) -> stf.Preset:
-    """What is changed: the preset of a series with one member, so that a row takes minutes."""
-    return with_members(stf.preset_of(PRESETS[name]), 1)
+    """What is changed: the preset of a series with one member, so that a row takes minutes, and one call."""
+    return at_once(None)(with_members(stf.preset_of(PRESETS[name]), 1))
 
 
 def init_times(series: xr.Dataset, *, history: int, leads: int) -> np.ndarray:
@@ -220,24 +224,24 @@ def read(name: str, said: str) -> Row:
 
 def page() -> str:
     """The page, of all that was fitted."""
-    tables = [table(name) for name in PRESETS if read(name, PRESET)]
+    tables = [table(name) for name in PRESETS if read(name, BASE)]
     packages = ", ".join(f"{name} {version(name)}" for name in ("stforecast", "torch", "lightning"))
     return (
         "# What the parts of the presets are worth\n\n"
         "Written by `make ablation` (pipelines/ablation.py), which keeps each row's figures and takes them up when it "
         f"is called again. Python {platform.python_version()}, {packages}.\n\n"
         "Root mean square errors over the validation periods, in vehicles over both flows and in kelvin weighted by "
-        "area. Each row changes one thing of the preset and keeps its size, windows, epochs and seed; a preset of "
-        "several networks is tried with one, and several are a row. One seed each: differences of about a percent are "
-        "within what another seed may give. The validation period also chose the epoch, so these are no scores to "
-        "report; docs/results.md has those. In the last but one column less than nothing means that the variant did "
-        "better.\n" + "".join(tables) + WITHOUT_ROW
+        "area. `one network, one call` is the preset with a single network that gives all lead times at once; each row "
+        "below it changes one thing of that and keeps its size, windows, epochs and seed. One seed each: differences "
+        "of about a percent are within what another seed may give. The validation period also chose the epoch, so "
+        "these are no scores to report; docs/results.md has those. In the last but one column less than nothing means "
+        "that the variant did better.\n" + "".join(tables) + WITHOUT_ROW
     )
 
 
 def table(name: str) -> str:
     """The table of one series."""
-    preset = read(name, PRESET)
+    base = read(name, BASE)
     rows = {said: read(name, said) for said in [*references_said(), *VARIANTS[name]]}
     there = {said: row for said, row in rows.items() if row}
     absent = [said for said, row in rows.items() if not row]
@@ -245,13 +249,13 @@ def table(name: str) -> str:
     lines = []
     for said, row in there.items():
         by_lead = " | ".join(f"{row['errors'][lead - 1]:.3f}" for lead in LEADS[name])
-        change = f"{100 * (pooled(row) / pooled(preset) - 1):+.1f} %"
+        change = f"{100 * (pooled(row) / pooled(base) - 1):+.1f} %"
         lines.append(f"| {said} | {by_lead} | {pooled(row):.3f} | {change} | {epochs_of(row)} |")
-    heads = " | ".join(f"{lead:g} h" for lead in preset["leads"])
+    heads = " | ".join(f"{lead:g} h" for lead in base["leads"])
     return (
-        f"\n## {name}, {preset['init times']} init times\n\n"
-        f"{minutes:.0f} minutes of fitting and scoring on {preset['cores']} shared CPU cores.\n\n"
-        f"| variant | {heads} | all leads | against the preset | best epoch |\n"
+        f"\n## {name}, {base['init times']} init times\n\n"
+        f"{minutes:.0f} minutes of fitting and scoring on {base['cores']} shared CPU cores.\n\n"
+        f"| variant | {heads} | all leads | against one network, one call | best epoch |\n"
         f"|---|{'---:|' * (len(LEADS[name]) + 3)}\n" + "\n".join(lines) + "\n"
     ) + (f"\nNot fitted: {'; '.join(absent)}.\n" if absent else "")
 

@@ -21,7 +21,7 @@ RESULTS = Path("docs/results.md")
 NEW_YORK = (40.699031, 40.849878, -74.022216, -73.873868)
 
 # The published network of the same widths: one that sees the frames and nothing else, and forecasts frames.
-PLAIN = {"first_guess": "none", "lags": (), "embedding": 0, "drop": 0.0}
+PLAIN = {"first_guess": "none", "lags": (), "embedding": 0, "drop": 0.0, "frames_per_call": None}
 
 
 def recipe_of(name: str, preset: str, leads: int, references: tuple[str, ...]) -> Recipe:

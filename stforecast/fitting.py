@@ -21,6 +21,7 @@ from stforecast.forecaster import Forecaster, is_first_process, versions_in_use
 from stforecast.grid import Grid, check_finite, check_series, find_dims, times_of
 from stforecast.guards import Envelope
 from stforecast.limits import check_range
+from stforecast.models.tau import frames_of_calls
 from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
 from stforecast.normalization import Normalization
 from stforecast.split import Split, frames_in
@@ -122,7 +123,8 @@ def fit(
     _check_lags(size, step)
     rows = split.rows(opened["time"].to_numpy())
     times = opened["time"].to_numpy()
-    horizons = {"train": horizon * config.rollout_steps, "validation": horizon}
+    at_once = horizon if size.frames_per_call is None else min(size.frames_per_call, horizon)
+    horizons = {"train": at_once * config.rollout_steps, "validation": horizon}
     starts = {part: _part_starts(times, step, history, length, part, rows[part]) for part, length in horizons.items()}
     channels, grid = Channels.of(opened), Grid.of(opened)
     cut = {
@@ -134,14 +136,15 @@ def fit(
         windows = _windows_in_memory(opened, channels, normalization, cut, memory_limit)
     else:
         windows = _windows_of_store(group, channels, cut, memory_limit)
-    shape = NetworkShape(history, horizon, len(channels))
+    shape = NetworkShape(history, at_once, len(channels))
     context = Context(times, step, history, None, size.lag_times)
     if size.sees_anomalies:
         reach = rows_of_windows(starts["train"], history + horizons["train"])
         part = _normalized(opened.isel(time=reach), reach, normalization, channels, windows["train"])
-        tables = Tables.of(part, normalization, channels, history=history, horizon=horizon).of_config(size)
+        tables = Tables.of(part, normalization, channels, history=history, horizon=at_once).of_config(size)
         for name, length in horizons.items():
-            tables.check_known(times[np.unique(starts[name][:, None] + np.arange(history + length))])
+            reached = np.arange(history + frames_of_calls(length, at_once))
+            tables.check_known(np.unique(times[starts[name]][:, None] + step * reached))
         shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes), is_joint=tables.is_joint)
         context = replace(context, columns=tables.columns, **_frames_for_lags(windows, size))
     area = None

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +33,7 @@ from stforecast.intervals import (
 from stforecast.local_time import nonexistent_times
 from stforecast.models.inference import Backend
 from stforecast.models.openstl import Checkpoint
+from stforecast.models.tau import frames_of_calls
 from stforecast.networks import NetworkConfig, NetworkShape
 from stforecast.normalization import Normalization, Scaling
 from stforecast.planning import Fitted, Plan
@@ -252,7 +252,7 @@ class Forecaster(Fitted):
         """
         horizon = self.horizon if horizon is None else horizon
         history: Times = init_time - self.step * np.arange(self.history)[::-1]
-        whole = self.history + math.ceil(horizon / self.horizon) * self.horizon
+        whole = self.history + frames_of_calls(horizon, self.frames_per_call)
         window = history[0] + self.step * np.arange(whole)
         lags = np.array(self.config.lag_times, "timedelta64[ns]")
         earlier = np.unique(window[:, None] - lags)

@@ -46,6 +46,8 @@ class NetworkConfig:
             geographic grids in UTC), and what is known of "places": their fields without a time, and where they are.
         lags: how far back are the earlier frames that the network sees besides, for each frame of history and horizon,
             e.g. ("1D", "7D"). One that is absent, or behind the init time, is left out. With anomalies only.
+        frames_per_call: how many frames the network gives at once, and those behind them by further calls on its own
+            output; by default as many as it is fitted to forecast.
         members: how many networks of this size are fitted, whose mean is the forecast. In training each window of a
             batch goes to one of them, so they want as many times the epochs and the batch size of one.
         embedding: planes that are learnt, by which the network can tell cells apart. With anomalies only.
@@ -70,6 +72,7 @@ class NetworkConfig:
     tells: tuple[Told, ...] = get_args(Told)
     lags: tuple[str, ...] = ()
     embedding: int = 0
+    frames_per_call: int | None = None
     members: int = 1
     circular: bool | None = None
     parity: bool = False
@@ -87,8 +90,10 @@ class NetworkConfig:
             )
         if not self.sees_anomalies and (self.lags or self.embedding):
             raise StforecastError(ErrorKind.ARGUMENT, "lags and embedding want first_guess='cycle' or 'regression'")
-        if self.members < 1:
-            raise StforecastError(ErrorKind.ARGUMENT, f"members must be at least 1, not {self.members}")
+        for name in ("members", "frames_per_call"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {number}")
         for lag in self.lags:
             parse_step(lag, name="lags")
 
@@ -132,7 +137,7 @@ class NetworkShape:
 
     Attributes:
         history: frames that it sees.
-        horizon: frames that it gives.
+        horizon: frames that it gives at once.
         channels: channels of a frame.
         columns: what it is told of a time; None for a network that is told of none.
         planes: what it is told of a place, by name.

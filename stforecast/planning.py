@@ -32,7 +32,7 @@ from stforecast.intervals import (
 )
 from stforecast.limits import check_range
 from stforecast.models.inference import CALIBRATION_SAMPLES, Backend, CheckedNetwork
-from stforecast.models.tau import rollout
+from stforecast.models.tau import frames_of_calls, rollout
 from stforecast.networks import Context, NetworkConfig, NetworkShape
 from stforecast.normalization import Normalization
 from stforecast.precision import computed_on, without_tf32
@@ -78,6 +78,11 @@ class Fitted:
     training: Mapping[str, Any] = field(repr=False)
     envelope: Envelope | None = field(default=None, repr=False)
     calibration: Calibration | None = field(default=None, repr=False)
+
+    @property
+    def frames_per_call(self) -> int:
+        """How many frames of a call of the network are used: a published one may give more than it was fitted to."""
+        return min(self.shape.horizon, self.horizon)
 
     def attrs_of(self, series: xr.Dataset) -> dict[str, Any]:
         """The attributes of a forecast that is made of a series."""
@@ -194,9 +199,8 @@ class Plan:
     def _reach(self, leads: slice | None) -> tuple[int, int]:
         """The first frame of a window that a part of a rollout sees, and how many it reaches over."""
         leads = slice(0, self.horizon) if leads is None else leads
-        # Calls of the network are whole, so it may go on behind the horizon.
-        calls = math.ceil((leads.stop - leads.start) / self.forecaster.horizon)
-        return leads.start, self.forecaster.history + calls * self.forecaster.horizon
+        ahead = frames_of_calls(leads.stop - leads.start, self.forecaster.frames_per_call)
+        return leads.start, self.forecaster.history + ahead
 
     def _context(self, times: Times, frames: torch.Tensor | None = None) -> Context:
         model = self.forecaster
@@ -216,7 +220,7 @@ class Plan:
         Args:
             inits: which init times, by position.
             block: what `block` gives for the same, loaded.
-            leads: which lead times, by position; all by default. A part begins at a multiple of the fitted horizon.
+            leads: which lead times, by position; all by default. A part begins where a call of the network does.
             history: what the part before gave, (init_time, history, channel, y, x), normalized; without it the history
                 is that of the series.
             refuse: see `Forecaster.predict`.
@@ -225,7 +229,7 @@ class Plan:
             StforecastError: what `Forecaster.predict` raises of values.
         """
         model, leads = self.forecaster, slice(0, self.horizon) if leads is None else leads
-        assert leads.start % model.horizon == 0
+        assert leads.start % model.frames_per_call == 0
         rows = self._rows(inits, leads)
         frames = self._frames(block)
         output, history = self._output(self._starts[inits], rows, frames, leads, history)
@@ -361,7 +365,7 @@ class Plan:
                         network,
                         torch.from_numpy(history[some]).to(device),
                         leads.stop - leads.start,
-                        fitted_horizon=model.horizon,
+                        fitted_horizon=model.frames_per_call,
                         context=[told.to(device) for told in context.of(starts[some], length, first=first)],
                     ).cpu()
                 )
@@ -379,9 +383,9 @@ class Plan:
                 # From all over: the first ones may all be of one night, or of one season.
                 count = min(len(starts), 2 * CALIBRATION_SAMPLES)
                 some = np.linspace(0, len(starts) - 1, count).round().astype(np.intp)
-                told = context.of(starts[some], model.history + model.horizon, first=self._reach(leads)[0])
+                told = context.of(starts[some], model.history + model.frames_per_call, first=self._reach(leads)[0])
                 examples = (torch.from_numpy(history[some]), *told)
-            calls = math.ceil(self.horizon / model.horizon)
+            calls = math.ceil(self.horizon / model.frames_per_call)
             self._network = CheckedNetwork(
                 network, self._backend, samples=len(self.init_times) * calls, examples=examples
             )

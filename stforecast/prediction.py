@@ -146,8 +146,8 @@ def _blocks(plan: Plan, memory_limit: int) -> list[Block]:
     bounds = 0 if plan.interval is None else len(BOUNDS)
     values = memory_limit // (_BYTES_A_VALUE * (1 + bounds) * plan.frame_size)
     inits = max(values // plan.horizon, 1)
-    fitted = plan.forecaster.horizon
-    leads = max(values // inits // fitted, 1) * fitted
+    at_once = plan.forecaster.frames_per_call
+    leads = max(values // inits // at_once, 1) * at_once
     parts = tuple(slice(row, min(row + leads, plan.horizon)) for row in range(0, plan.horizon, leads))
     total = len(plan.init_times)
     return [(slice(row, min(row + inits, total)), parts) for row in range(0, total, inits)]

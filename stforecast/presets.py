@@ -16,7 +16,7 @@ class Preset:
 
     Attributes:
         history: frames that the network sees.
-        horizon: frames that it learns to forecast, all at once.
+        horizon: frames that it is fitted to forecast.
         network: the network's size and what it is told.
         training: how it is fitted.
     """
@@ -42,6 +42,7 @@ PRESETS = {
             drop=0.1,
             drop_path=0.1,
             first_guess="regression",
+            frames_per_call=4,
             members=2,
         ),
         training=TrainingConfig(

@@ -29,7 +29,7 @@ from stforecast.checkpoints import WholeFiles, latest_checkpoint, prune
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import faults_named, replacing
 from stforecast.models.losses import forecast_loss, square_error
-from stforecast.models.tau import rollout
+from stforecast.models.tau import frames_of_calls, rollout
 from stforecast.networks import Context
 from stforecast.precision import without_tf32
 from stforecast.windows import Windows
@@ -175,12 +175,14 @@ class _Told:
     Attributes:
         windows: the windows.
         context: what the network is told of them.
+        frames_per_call: of how many frames at once it is told.
         passes: the number of the next pass.
         skip: how many of its batches were given in an earlier session.
     """
 
     windows: Windows
     context: Context
+    frames_per_call: int
     passes: int = 0
     skip: int = 0
 
@@ -190,7 +192,7 @@ class _Told:
     def __iter__(self) -> Iterator[ToldBatch]:
         batches = itertools.islice(self.windows.epoch(self.passes), self.skip, None)
         self.passes, self.skip = self.passes + 1, 0
-        length = self.windows.history + self.windows.horizon
+        length = self.windows.history + frames_of_calls(self.windows.horizon, self.frames_per_call)
         for history, target, starts in batches:
             yield history, target, starts, self.context.of(starts.numpy(), length)
 
@@ -210,7 +212,7 @@ class _Module(lightning.LightningModule):
         super().__init__()
         self.network, self.config, self.context, self.windows = network, config, context, windows
         self.describe = describe
-        self.horizon = windows["validation"].horizon
+        self.frames_per_call = windows["train"].horizon // config.rollout_steps
         self.register_buffer("area", area, persistent=False)
         self.told: _Told | None = None
         # Sums and counts of the epoch so far; they travel with a checkpoint.
@@ -218,7 +220,9 @@ class _Module(lightning.LightningModule):
 
     def _told_of(self, part: str) -> _Told:
         windows, world = self.windows[part], self.trainer.world_size
-        return _Told(windows if world == 1 else windows.shard(self.global_rank, world), self.context)
+        return _Told(
+            windows if world == 1 else windows.shard(self.global_rank, world), self.context, self.frames_per_call
+        )
 
     def train_dataloader(self) -> _Told:
         told = self._told_of("train")
@@ -233,9 +237,9 @@ class _Module(lightning.LightningModule):
     def training_step(self, batch: ToldBatch, index: int) -> Tensor:
         history, target, starts, context = batch
         steps = 1 + self.current_epoch * self.config.rollout_steps // self.config.epochs
-        target = target[:, : steps * self.horizon]
+        target = target[:, : steps * self.frames_per_call]
         loss: Tensor = forecast_loss(
-            rollout(self.network, history, target.shape[1], fitted_horizon=self.horizon, context=context),
+            self._forecast(history, target.shape[1], context),
             target,
             alpha=self.config.divergence_weight,
             reduction=self.config.divergence_reduction,
@@ -248,10 +252,13 @@ class _Module(lightning.LightningModule):
         self._batch = (index, starts)
         return loss
 
+    def _forecast(self, history: Tensor, horizon: int, context: tuple[Tensor, ...]) -> Tensor:
+        return rollout(self.network, history, horizon, fitted_horizon=self.frames_per_call, context=context)
+
     def validation_step(self, batch: ToldBatch, index: int) -> None:
         history, target, _, context = batch
         error = square_error(
-            rollout(self.network, history, self.horizon, fitted_horizon=self.horizon, context=context),
+            self._forecast(history, target.shape[1], context),
             target,
             cast(Tensor | None, self.area),
         )
@@ -458,7 +465,9 @@ class _Checkpoints(Callback):
     ) -> None:
         ours = checkpoint["stforecast"]
         module = cast(_Module, pl_module)
-        module.told = _Told(module.windows["train"], module.context, ours["passes"], ours["skip"])
+        module.told = _Told(
+            module.windows["train"], module.context, module.frames_per_call, ours["passes"], ours["skip"]
+        )
         self.random = ours["random"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -372,7 +372,7 @@ def test_the_weights_kept_are_those_of_the_best_epoch(stored: xr.Dataset) -> Non
 
 def test_each_epoch_takes_the_windows_in_another_order() -> None:
     loader = WindowLoader(torch.zeros(40, 1, 2, 2), np.arange(30), 4, 2, 30, seed=1)
-    epochs = _Told(loader, Context(make_times(40), np.timedelta64(6, "h"), 4))
+    epochs = _Told(loader, Context(make_times(40), np.timedelta64(6, "h"), 4), 4)
     orders = [next(iter(epochs))[2].tolist() for _ in range(3)]
     assert orders[0] != orders[1] != orders[2]
     assert all(sorted(order) == list(range(30)) for order in orders)

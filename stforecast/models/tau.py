@@ -471,6 +471,15 @@ class ResidualToLastFrame(nn.Module):
         return output
 
 
+def frames_of_calls(horizon: int, frames_per_call: int) -> int:
+    """How many frames a rollout makes: calls of the network are whole, so the last one may go on behind the horizon.
+
+    >>> frames_of_calls(12, 4), frames_of_calls(10, 4)
+    (12, 12)
+    """
+    return math.ceil(horizon / frames_per_call) * frames_per_call
+
+
 def rollout(
     network: Callable[..., Tensor],
     frames: Tensor,
