@@ -91,6 +91,8 @@ VARIANTS = {
         "3 frames a call": at_once(3),
         "2 frames a call": at_once(2),
         "4 frames a call, fitted through two calls": lambda preset: training(rollout_steps=2)(at_once(4)(preset)),
+        "early lead times count as much as late ones": training(lead_weighted=True),
+        "the same, 6 frames a call": lambda preset: training(lead_weighted=True)(at_once(6)(preset)),
         "mean of 2 networks": lambda preset: with_members(preset, 2),
     },
 }
@@ -171,8 +173,8 @@ def fit_variants(name: str, raw: xr.Dataset) -> None:
 
 
 def base_of(name: str) -> stf.Preset:
-    """What is changed: the preset of a series with one member, so that a row takes minutes, and one call."""
-    return at_once(None)(with_members(stf.preset_of(PRESETS[name]), 1))
+    """What is changed: the preset with one member, so that a row takes minutes, in one call, of unweighted leads."""
+    return training(lead_weighted=False)(at_once(None)(with_members(stf.preset_of(PRESETS[name]), 1)))
 
 
 def init_times(series: xr.Dataset, *, history: int, leads: int) -> np.ndarray:
@@ -231,11 +233,11 @@ def page() -> str:
         "Written by `make ablation` (pipelines/ablation.py), which keeps each row's figures and takes them up when it "
         f"is called again. Python {platform.python_version()}, {packages}.\n\n"
         "Root mean square errors over the validation periods, in vehicles over both flows and in kelvin weighted by "
-        "area. `one network, one call` is the preset with a single network that gives all lead times at once; each row "
-        "below it changes one thing of that and keeps its size, windows, epochs and seed. One seed each: differences "
-        "of about a percent are within what another seed may give. The validation period also chose the epoch, so "
-        "these are no scores to report; docs/results.md has those. In the last but one column less than nothing means "
-        "that the variant did better.\n" + "".join(tables) + WITHOUT_ROW
+        "area. `one network, one call` is the preset with a single network that gives all lead times at once, their "
+        "errors unweighted; each row below it changes one thing of that and keeps its size, windows, epochs and seed. "
+        "One seed each: differences of about a percent are within what another seed may give. The validation period "
+        "also chose the epoch, so these are no scores to report; docs/results.md has those. In the last but one column "
+        "less than nothing means that the variant did better.\n" + "".join(tables) + WITHOUT_ROW
     )
 
 

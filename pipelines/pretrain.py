@@ -9,7 +9,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Origin:
         path: its data, below the folder of the real series.
         options: how they are opened.
         preset: what is fitted.
-        horizon: steps that it learns to forecast, if not the preset's.
+        horizon: steps that it is fitted to forecast, and how many of them a call gives, if not the preset's.
         references: what it is compared with.
         data: the data's origin and licence.
         limits: what to know before it is used.
@@ -45,7 +45,7 @@ class Origin:
     path: str
     options: dict[str, object]
     preset: PresetName
-    horizon: int | None
+    horizon: tuple[int, int] | None
     references: tuple[str, ...]
     data: str
     limits: str
@@ -94,7 +94,7 @@ ORIGINS = {
         "ncep_slp",
         {},
         "weather",
-        10,
+        (10, 5),
         WEATHER,
         NOAA.format(what="daily mean sea level pressure, 2001 to 2010"),
         "It sees pressure alone, once a day: beyond four days it is hardly better than the climatology, and says so by "
@@ -117,9 +117,17 @@ def main() -> None:
         series = stf.open_dataset(data / origin.path, **origin.options).load()
         folder = FITTED / name
         if not folder.exists():
-            stf.fit(series, preset=origin.preset, horizon=origin.horizon, progress=True).save(folder)
+            fit_preset(series, origin).save(folder)
         package(name, stf.Forecaster.load(folder), series)
         console.print(f"packaged {name}")
+
+
+def fit_preset(series: xr.Dataset, origin: Origin) -> stf.Forecaster:
+    """The preset, fitted."""
+    preset = stf.preset_of(origin.preset)
+    horizon, at_once = origin.horizon or (preset.horizon, preset.network.frames_per_call)
+    network = replace(preset.network, frames_per_call=at_once)
+    return stf.fit(series, preset=origin.preset, horizon=horizon, network=network, progress=True)
 
 
 def package(name: str, fitted: stf.Forecaster, series: xr.Dataset) -> None:
@@ -149,7 +157,8 @@ def card(name: str, forecaster: stf.Forecaster, scores: xr.Dataset) -> str:
         f"- **Data**: {origin.data}\n"
         f"- **Split**: train {'..'.join(split.train)}, validation {'..'.join(split.validation)}, test "
         f"{'..'.join(split.test)}. Validation chose the weights; the test period was only scored.\n"
-        f"- **Fitted** by `make pretrained` (pipelines/pretrain.py): preset `{origin.preset}`, {parameters:,} "
+        f"- **Fitted** by `make pretrained` (pipelines/pretrain.py): preset `{origin.preset}`, "
+        f"{forecaster.frames_per_call} of {forecaster.horizon} steps a call, {parameters:,} "
         f"parameters, {config['epochs']} epochs of which number {training['best_epoch'] + 1} was the best, seed "
         f"{config['seed']}, {training['seconds']:.0f} s on the CPU of a machine with {os.cpu_count()} shared cores, "
         f"Python {platform.python_version()}, {packages}. The weights are kept in half precision.\n"

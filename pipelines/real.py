@@ -21,12 +21,14 @@ RESULTS = Path("docs/results.md")
 NEW_YORK = (40.699031, 40.849878, -74.022216, -73.873868)
 
 # The published network of the same widths: one that sees the frames and nothing else, and forecasts frames.
-PLAIN = {"first_guess": "none", "lags": (), "embedding": 0, "drop": 0.0, "frames_per_call": None}
+PLAIN = {"first_guess": "none", "lags": (), "embedding": 0, "drop": 0.0, "members": 1}
 
 
 def recipe_of(name: str, preset: str, leads: int, references: tuple[str, ...]) -> Recipe:
     """The preset as it is, beside the published network of the same size."""
     chosen = stf.preset_of(preset)
+    # As many frames out as in.
+    published = replace(chosen.network, **PLAIN, frames_per_call=chosen.history)
     return Recipe(
         name=name,
         history=chosen.history,
@@ -35,7 +37,7 @@ def recipe_of(name: str, preset: str, leads: int, references: tuple[str, ...]) -
         network=chosen.network,
         training=chosen.training,
         references=references,
-        rivals={"published_network": replace(chosen.network, **PLAIN, members=1)},
+        rivals={"published_network": (published, replace(chosen.training, lead_weighted=False))},
     )
 
 

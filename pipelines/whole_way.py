@@ -26,7 +26,7 @@ class Recipe:
         references: what the forecast is compared with.
         allow_gaps: declares that frames may be absent.
         every: verify forecasts from every so many frames of the test period.
-        rivals: other networks by name, fitted alike and scored beside.
+        rivals: other networks by name, and how they are fitted, scored beside.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Recipe:
     references: Sequence[str] = field(default=("persistence", "climatology", "damped_anomaly_persistence"))
     allow_gaps: bool = False
     every: int = 1
-    rivals: Mapping[str, stf.NetworkConfig] = field(default_factory=dict)
+    rivals: Mapping[str, tuple[stf.NetworkConfig, stf.TrainingConfig]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def run(raw: xr.Dataset, recipe: Recipe, folder: Path, console: Console) -> Outc
     console.print(f"{store}: {dict(series.sizes)}, split {split}")
 
     console.rule(f"{recipe.name}: fit")
-    forecaster = _fit(store, recipe, recipe.network)
-    training = forecaster.training
+    forecaster = _fit(store, recipe, recipe.network, recipe.training)
+    done = forecaster.training
     console.print(
-        f"best epoch {training['best_epoch'] + 1} of {recipe.training.epochs}, {training['windows']} windows, "
-        f"{training['seconds']} s"
+        f"best epoch {done['best_epoch'] + 1} of {recipe.training.epochs}, {done['windows']} windows, "
+        f"{done['seconds']} s"
     )
 
     console.rule(f"{recipe.name}: forecast and verify")
@@ -85,9 +85,9 @@ def run(raw: xr.Dataset, recipe: Recipe, folder: Path, console: Console) -> Outc
     without_skipped = None
     if touching.any():
         without_skipped = stf.evaluate(forecast.isel(init_time=~touching), series, reference=recipe.references)
-    for name, network in recipe.rivals.items():
+    for name, (network, training) in recipe.rivals.items():
         console.rule(f"{recipe.name}: {name}")
-        rival = _fit(store, recipe, network)
+        rival = _fit(store, recipe, network, training)
         forecast_of_rival = stf.predict(series, rival, init_times=init_times, horizon=recipe.leads).load()
         # The common sample is the same, because the references that are scored beside are.
         own = stf.evaluate(forecast_of_rival, series, reference=recipe.references).sel(source=["forecast"])
@@ -106,8 +106,8 @@ def _skipped(forecast: xr.Dataset) -> np.ndarray:
     return np.isin(times, nonexistent_times(times.ravel(), zone)).any(axis=1)
 
 
-def _fit(store: Path, recipe: Recipe, network: stf.NetworkConfig) -> stf.Forecaster:
-    options = {"history": recipe.history, "horizon": recipe.horizon, "network": network, "training": recipe.training}
+def _fit(store: Path, recipe: Recipe, network: stf.NetworkConfig, training: stf.TrainingConfig) -> stf.Forecaster:
+    options = {"history": recipe.history, "horizon": recipe.horizon, "network": network, "training": training}
     return stf.fit(store, progress=True, **options)
 
 

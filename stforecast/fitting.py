@@ -100,7 +100,7 @@ def fit(
     """
     # Lightning takes seconds to import, and a forecast does without it.
     from stforecast.presets import Preset, preset_of
-    from stforecast.training import Run, TrainingConfig, train
+    from stforecast.training import ErrorWeights, Run, TrainingConfig, train
 
     if run is not None:
         check_writable(Path(run))
@@ -111,6 +111,11 @@ def fit(
         if value < 1:
             raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
     config, size = training or chosen.training, network or chosen.network
+    if config.lead_weighted and size.first_guess != "regression":
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            f"lead_weighted wants first_guess='regression', whose errors are known, not {size.first_guess!r}",
+        )
     if memory_limit is None and run is not None:
         memory_limit = Run.memory_limit_of(Path(run))
     if memory_limit is None:
@@ -147,9 +152,11 @@ def fit(
             tables.check_known(np.unique(times[starts[name]][:, None] + step * reached))
         shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes), is_joint=tables.is_joint)
         context = replace(context, columns=tables.columns, **_frames_for_lags(windows, size))
-    area = None
+    weights = ErrorWeights()
     if config.area_weighted:
-        area = torch.from_numpy(grid.cell_area().to_numpy().astype(np.float32))[:, None]
+        weights = replace(weights, cells=torch.from_numpy(grid.cell_area().to_numpy().astype(np.float32))[:, None])
+    if config.lead_weighted:
+        weights = replace(weights, leads=torch.from_numpy(tables.lead_weights()))
     begun = None
     if run is not None:
         asked = {"network": asdict(size), "training": asdict(config), "history": history, "horizon": horizon}
@@ -173,7 +180,7 @@ def fit(
             config,
             context=context,
             describe=lambda some: ", ".join(show_time(times[row]) for row in some.tolist()[:3]),
-            area=area,
+            weights=weights,
             run=begun,
             trainer_options=lightning,
             progress=progress,

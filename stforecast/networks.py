@@ -255,6 +255,14 @@ class Tables:
         error = np.broadcast_to(self.spread, self.error.shape)
         return replace(chosen, regression=np.zeros_like(self.regression), error=error)
 
+    def lead_weights(self) -> Columns:
+        """By what to weight square errors so that all lead times count alike, (lead,), of mean 1."""
+        square = np.square(self.error, dtype=np.float64).mean(axis=(1, 2, 3))
+        # Of what the first guess knows to the last digit there is nothing to learn.
+        inverse = 1 / np.maximum(square, 1e-3 * square.max() + 1e-12)
+        weights: Columns = (inverse / inverse.mean()).astype(np.float32)
+        return weights
+
     def check_known(self, times: Times) -> None:
         """Refuse times of which the mean cycle says nothing.
 

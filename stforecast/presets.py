@@ -42,7 +42,7 @@ PRESETS = {
             drop=0.1,
             drop_path=0.1,
             first_guess="regression",
-            frames_per_call=4,
+            frames_per_call=6,
             members=2,
         ),
         training=TrainingConfig(
@@ -53,6 +53,7 @@ PRESETS = {
             weight_decay=0.05,
             divergence_weight=0.0,
             area_weighted=True,
+            lead_weighted=True,
         ),
     ),
     "traffic": Preset(

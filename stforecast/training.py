@@ -70,6 +70,9 @@ class TrainingConfig:
             for the weights themselves. In the first steps the decay is smaller, (1 + step) / (10 + step).
         patience: epochs without a lower validation loss after which to stop; None to go on to the end.
         area_weighted: whether square errors are weighted by the cells' areas, in training and validation.
+        lead_weighted: whether square errors are weighted by how far the network's first guess is off, inversely, lead
+            time by lead time of a call, so that early ones count as much as late ones. In training alone; it wants
+            first_guess="regression", whose errors are known.
         rollout_steps: how many calls of the network, each on the output of the one before, a training window is
             forecast by, with gradients through all. It grows from 1 in equal parts of the epochs.
         divergence_weight: alpha of the differential divergence regularization (arXiv:2206.12126 has 0.1).
@@ -91,6 +94,7 @@ class TrainingConfig:
     weight_averaging: float = 0.0
     patience: int | None = None
     area_weighted: bool = False
+    lead_weighted: bool = False
     rollout_steps: int = 1
     divergence_weight: float = 0.1
     divergence_reduction: Literal["mean", "sum"] = "mean"
@@ -197,6 +201,19 @@ class _Told:
             yield history, target, starts, self.context.of(starts.numpy(), length)
 
 
+@dataclass(frozen=True)
+class ErrorWeights:
+    """What square errors are weighted by.
+
+    Attributes:
+        cells: by cell, (y, x) or (y, 1), of mean 1; all alike without.
+        leads: by lead time of a call, (t,), of mean 1, in training alone; all alike without.
+    """
+
+    cells: Tensor | None = None
+    leads: Tensor | None = None
+
+
 class _Module(lightning.LightningModule):
     """A network with its loss, its optimizer and its windows, as Lightning wants them."""
 
@@ -206,14 +223,15 @@ class _Module(lightning.LightningModule):
         windows: Mapping[str, Windows],
         context: Context,
         config: TrainingConfig,
-        area: Tensor | None,
+        weights: ErrorWeights,
         describe: Callable[[Tensor], str],
     ) -> None:
         super().__init__()
         self.network, self.config, self.context, self.windows = network, config, context, windows
         self.describe = describe
         self.frames_per_call = windows["train"].horizon // config.rollout_steps
-        self.register_buffer("area", area, persistent=False)
+        self.register_buffer("area", weights.cells, persistent=False)
+        self.register_buffer("leads", weights.leads, persistent=False)
         self.told: _Told | None = None
         # Sums and counts of the epoch so far; they travel with a checkpoint.
         self.totals = {part: [0.0, 0.0] for part in windows}
@@ -243,7 +261,7 @@ class _Module(lightning.LightningModule):
             target,
             alpha=self.config.divergence_weight,
             reduction=self.config.divergence_reduction,
-            area=cast(Tensor | None, self.area),
+            weight=self._weight(steps),
         )
         if not torch.isfinite(loss):
             raise self._diverged(f"the loss became {loss.item()}", index, starts)
@@ -251,6 +269,14 @@ class _Module(lightning.LightningModule):
         self.log("training_loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=len(history))
         self._batch = (index, starts)
         return loss
+
+    def _weight(self, calls: int) -> Tensor | None:
+        """Of each square error in training, by lead time and cell."""
+        area, leads = cast(Tensor | None, self.area), cast(Tensor | None, self.leads)
+        if leads is None:
+            return area
+        by_lead = leads.repeat(calls)[:, None, None, None]
+        return by_lead if area is None else by_lead * area
 
     def _forecast(self, history: Tensor, horizon: int, context: tuple[Tensor, ...]) -> Tensor:
         return rollout(self.network, history, horizon, fitted_horizon=self.frames_per_call, context=context)
@@ -514,7 +540,7 @@ def train(
     *,
     context: Context,
     describe: Callable[[Tensor], str],
-    area: Tensor | None = None,
+    weights: "ErrorWeights | None" = None,
     run: Run | None = None,
     trainer_options: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -528,7 +554,7 @@ def train(
         config: how to learn.
         context: what the network is told of windows besides.
         describe: the times of windows, from their rows, for the message of a loss that is not finite.
-        area: the weight of each cell, (y, x) or (y, 1), of mean 1, if cells are weighted.
+        weights: of square errors; all alike by default.
         run: where to keep checkpoints and the table of epochs; a fit that is there already is gone on with.
         trainer_options: what else to tell `lightning.Trainer`: devices, strategy, precision, logger, callbacks …
         progress: whether to draw a progress bar.
@@ -565,7 +591,7 @@ def train(
     callbacks += options.pop("callbacks", [])
     quiet = {"enable_progress_bar": progress, "enable_model_summary": False}
     windows = {"train": training, "validation": validation}
-    module = _Module(network, windows, context, config, area, describe)
+    module = _Module(network, windows, context, config, weights or ErrorWeights(), describe)
     with _quiet():
         trainer = lightning.Trainer(
             max_epochs=config.epochs,

@@ -408,13 +408,43 @@ def test_a_weighted_error_equals_its_formula_and_leaves_the_divergence_alone() -
     expected = (((prediction - target) ** 2) * area).mean()
     torch.testing.assert_close(square_error(prediction, target, area), expected)
     torch.testing.assert_close(square_error(prediction, target, torch.ones(3, 5)), square_error(prediction, target))
-    apart = forecast_loss(prediction, target, area=area) - forecast_loss(prediction, target)
+    apart = forecast_loss(prediction, target, weight=area) - forecast_loss(prediction, target)
     torch.testing.assert_close(apart, expected - square_error(prediction, target))
 
 
 def test_validation_is_weighted_as_training_is(stored: xr.Dataset) -> None:
     plain, weighted = (fitted(stored, replace(CONFIG, area_weighted=flag)).training for flag in (False, True))
     assert plain["validation_loss"] != weighted["validation_loss"]
+
+
+def test_lead_times_are_weighted_by_the_first_guess_s_errors_in_training_alone() -> None:
+    series = make_series(160)
+    network = NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2, first_guess="regression")
+    # So slow that the network stays at its first guess.
+    still = TrainingConfig(epochs=1, batch_size=200, learning_rate=1e-12, divergence_weight=0.0)
+    plain, weighted = (
+        fit(series, history=4, horizon=6, network=network, training=replace(still, lead_weighted=flag))
+        for flag in (False, True)
+    )
+    assert weighted.training["validation_loss"] == plain.training["validation_loss"]
+    train = series.isel(time=weighted.split.part_rows(series["time"].to_numpy(), "train"))
+    forecast = weighted.predict(train, init_times=weighted.init_times(train, horizon=6))
+    truth = train["t2m"].to_numpy()[np.searchsorted(train["time"], forecast["valid_time"])]
+    scale = weighted.normalization.variables["t2m"].scale
+    square = np.square((forecast["t2m"] - truth) / scale).mean(["init_time", "latitude", "longitude"]).to_numpy()
+    usual = weighted.network.error.square().mean(dim=(1, 2, 3)).numpy()
+    by_lead = 1 / usual / (1 / usual).mean()
+    assert np.ptp(by_lead) > 0.1
+    assert plain.training["training_loss"][0] == pytest.approx(square.mean(), rel=1e-4)
+    assert weighted.training["training_loss"][0] == pytest.approx((by_lead * square).mean(), rel=1e-4)
+
+
+def test_without_a_first_guess_s_errors_lead_times_cannot_be_weighted(stored: xr.Dataset) -> None:
+    with pytest.raises(
+        StforecastError, match="lead_weighted wants first_guess='regression'.*not 'last_frame'"
+    ) as caught:
+        fitted(stored, replace(CONFIG, lead_weighted=True))
+    assert caught.value.kind == ErrorKind.ARGUMENT
 
 
 @pytest.mark.parametrize("name", ["num_sanity_val_steps", "check_val_every_n_epoch", "val_check_interval"])

@@ -15,7 +15,7 @@ def forecast_loss(
     *,
     alpha: float = 0.1,
     reduction: Reduction = "mean",
-    area: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Mean square error + alpha · `differential_divergence`, a float32 scalar.
 
@@ -31,20 +31,21 @@ def forecast_loss(
         target: what they should be, the same shape.
         alpha: weight of the divergence; 0 is the plain mean square error.
         reduction: of the divergence.
-        area: the weight of each cell's square error, (y, x) or (y, 1), of mean 1; all alike by default.
+        weight: of each square error, of mean 1 and of a shape that broadcasts to (t, c, y, x): of cells (y, 1), of
+            lead times (t, 1, 1, 1), or of both (t, 1, y, 1); all alike by default.
 
     Raises:
         StforecastError: what `differential_divergence` refuses.
     """
     divergence = differential_divergence(prediction, target, reduction=reduction)
-    return square_error(prediction, target, area) + alpha * divergence
+    return square_error(prediction, target, weight) + alpha * divergence
 
 
-def square_error(prediction: Tensor, target: Tensor, area: Tensor | None = None) -> Tensor:
-    """The mean square error, a float32 scalar, weighted by `area` (y, x) or (y, 1), of mean 1, if given."""
-    if area is None:
+def square_error(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean square error, a float32 scalar, weighted by `weight` as in `forecast_loss`, if given."""
+    if weight is None:
         return nn.functional.mse_loss(prediction.float(), target.float())
-    return (area * (prediction.float() - target.float()).square()).mean()
+    return (weight * (prediction.float() - target.float()).square()).mean()
 
 
 def differential_divergence(
