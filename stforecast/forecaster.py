@@ -95,11 +95,12 @@ class Forecaster(Fitted):
             init_times: the last frame seen by each forecast; the last frame of the series by default.
             horizon: how many steps to forecast; as fitted by default.
             batch_size: forecasts computed at once; it bounds memory and changes no result beyond float32 rounding.
-            backend: what computes the network: "eager", "folded", "openvino" or "onnx", see
+            backend: what computes the network: "eager", "folded", "openvino", "onnx" or "compiled", see
                 `stforecast.models.inference`; it changes no result beyond float32 rounding. By default what repays its
-                preparation. "int8" computes in 8 bits and is for many forecasts: it is calibrated on the histories of
-                up to 32 of those that are computed first, from the first to the last of them, so each forecast depends
-                a little on the others, and its source says so.
+                preparation. "bfloat16" rounds to three digits inside, for GPUs that are fast at it, and the forecast's
+                source says so. "int8" computes in 8 bits and is for many forecasts: it is calibrated on the histories
+                of up to 32 of those that are computed first, from the first to the last of them, so each forecast
+                depends a little on the others, and its source says so.
             interval: the share of truth that is to lie between the bounds, as 0.9; no bounds without it.
             refuse: which forecasts are refused: "impossible" ones, with values that are not finite or cannot be; those
                 that show "drift" besides; or "nothing", and the flags tell.

@@ -41,6 +41,8 @@ from stforecast.time_axis import Times
 from stforecast.time_features import DAY
 from stforecast.windows import Rows
 
+# Backends that round coarsely, which a forecast says of itself.
+_ROUNDS = {"int8": "8 bits", "bfloat16": "bfloat16"}
 # What the frames of a block may take while a model is calibrated.
 _CALIBRATION_BYTES = 2**26
 
@@ -440,8 +442,8 @@ class Plan:
             {**coords, "init_time": init_times, "lead_time": lead_times, "quality_flag": flags},
             self.forecaster.attrs_of(found),
         )
-        if self._backend == "int8":
-            forecast.attrs["source"] += ", in 8 bits"
+        if self._backend in _ROUNDS:
+            forecast.attrs["source"] += f", in {_ROUNDS[self._backend]}"
         return with_forecast_times(forecast, time_attrs=found[time].attrs)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import shutil
 import sys
 
 import pytest
@@ -158,6 +159,33 @@ def test_exports_keep_the_plain_dilated_convolution(backend: inference.Backend) 
         assert_same(made(frames_of()), a_network()(frames_of()))
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler, with which torch.compile works here")
+def test_a_compiled_network_takes_batches_of_any_size_and_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_SAMPLES_AT_ONCE", 2)
+    network = a_network(temporal_layers=2, hidden_temporal=8)
+    checked = CheckedNetwork(network, "compiled")
+    compiled = torch._dynamo.utils.counters["stats"]
+    frames = frames_of(5, 3, 2, 8, 12)
+    with torch.inference_mode():
+        assert_same(checked(frames[:3]), network(frames[:3]))
+        once = compiled["unique_graphs"]
+        assert checked.backend == "compiled"
+        for size in (5, 2, 1):
+            assert_same(checked(frames[:size]), network(frames[:size]))
+    assert compiled["unique_graphs"] == once
+    assert_same(checked(frames), network(frames))
+
+
+def test_bfloat16_is_close_and_its_output_float32() -> None:
+    network, frames = a_network(), frames_of(11, 3, 2, 8, 12)
+    checked = CheckedNetwork(network, "bfloat16")
+    with torch.inference_mode():
+        expected, found = network(frames), checked(frames)
+    assert (checked.backend, found.dtype) == ("bfloat16", torch.float32)
+    apart = (found - expected).square().mean().sqrt()
+    assert 1e-4 * expected.std() < apart < inference.COARSE_TOLERANCE * expected.std()
+
+
 def test_the_choice_follows_the_amount_of_work() -> None:
     assert inference._chosen(1, "cpu") == "eager"
     assert inference._chosen(64, "cpu") == "folded"
@@ -188,7 +216,7 @@ def test_8_bits_follow_the_network_on_samples_of_any_number_and_order(capsys: py
         other = torch.cat([runs[1](some) for some in frames.flip(0).split(3)]).flip(0)
     assert runs[0].backend == "int8"
     apart = (first - expected).square().mean().sqrt()
-    assert 1e-4 * expected.std() < apart < inference.INT8_TOLERANCE * expected.std()
+    assert 1e-4 * expected.std() < apart < inference.COARSE_TOLERANCE * expected.std()
     assert_same(other, first)  # the examples calibrate, whatever comes first
     assert capsys.readouterr().out == ""
     assert sys.modules.get("openvino_telemetry") is None
@@ -262,7 +290,9 @@ def test_a_backend_that_differs_is_replaced_where_it_was_chosen(
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(StforecastError, match="one of eager, folded, openvino, onnx, int8, not 'tensorrt'") as caught:
+    with pytest.raises(
+        StforecastError, match="one of eager, folded, openvino, onnx, int8, compiled, bfloat16, not"
+    ) as caught:
         CheckedNetwork(nn.Identity(), "tensorrt")  # type: ignore[arg-type]
     assert caught.value.kind == ErrorKind.ARGUMENT
 

@@ -1,7 +1,7 @@
 """Networks made ready to forecast: the same numbers but for rounding, sooner.
 
 Every backend is held against the network itself on the first frames that it sees, so a wrong export is never used.
-None but "folded" is chosen unasked: the others take seconds to begin, and "int8" rounds coarsely.
+None but "folded" is chosen unasked: the others take seconds to begin, and "int8" and "bfloat16" round coarsely.
 """
 
 import copy
@@ -10,7 +10,7 @@ import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -20,15 +20,18 @@ from torch import Tensor, nn
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.models.tau import TAU, DilatedDepthwise, TemporalBlock
 
-Backend = Literal["eager", "folded", "openvino", "onnx", "int8"]
+Backend = Literal["eager", "folded", "openvino", "onnx", "int8", "compiled", "bfloat16"]
 Run = Callable[..., Tensor]
 
 # What a backend may differ from the network by, relative to the largest value; float32 rounding makes about 1e-6.
 TOLERANCE = 1e-4
 
-# What int8 may differ by, the root mean square relative to the output's standard deviation. Errors that do not depend
-# on those of the forecast add to them in squares: where a forecast errs by 15 % of that deviation, 2 % make 0.9 % more.
-INT8_TOLERANCE = 0.02
+# What int8 and bfloat16 may differ by, the root mean square relative to the output's standard deviation. Errors that do
+# not depend on those of the forecast add to them in squares: where a forecast errs by 15 % of that deviation, 2 % make
+# 0.9 % more.
+COARSE_TOLERANCE = 0.02
+_COARSE = ("int8", "bfloat16")
+_OF_A_CPU = ("folded", "openvino", "onnx", "int8")
 
 # How many samples calibrate int8, and as many more hold it against the network.
 CALIBRATION_SAMPLES = 16
@@ -68,7 +71,8 @@ class CheckedNetwork:
             backend: "eager" calls the network as it is; "folded" calls a copy in which normalizations, scales and
                 shortcuts are folded into the convolutions; "openvino" and "onnx" give it to these runtimes, which must
                 be installed and take seconds to begin; "int8" gives the TAU inside it to OpenVINO in 8 bits, which
-                takes longer. By default eager off a CPU and for a few samples, else folded.
+                takes longer; "compiled" has torch.compile write code for it, which takes a minute, and "bfloat16"
+                computes in that type, compiled on a GPU. By default eager off a CPU and for a few samples, else folded.
             samples: for how many samples it is going to be called, all calls together.
             examples: inputs that stand for all that are to come; by default the first call's first samples. A backend
                 is held against the network on them, and every second one calibrates int8.
@@ -76,7 +80,7 @@ class CheckedNetwork:
         Raises:
             StforecastError: ARGUMENT for an unknown backend; BACKEND if it is not installed or the network is not on a
                 CPU; from the first call, BACKEND if a backend that was asked for fails or differs from the network by
-                more than `TOLERANCE`, or `INT8_TOLERANCE`.
+                more than `TOLERANCE`, or `COARSE_TOLERANCE`.
         """
         self.backend: Backend = "eager"
         self._network = network
@@ -92,19 +96,18 @@ class CheckedNetwork:
         """The network's output; a backend that differs is refused where it was asked for, else replaced."""
         if self._run is None:
             self._run = self._checked(inputs)
-        if self.backend == "eager":
-            return self._run(*inputs)
-        return _by_parts(self._run, inputs)
+        # Those of no CPU take what comes at once, or choose their own parts.
+        return _by_parts(self._run, inputs) if self.backend in _OF_A_CPU else self._run(*inputs)
 
     def _checked(self, inputs: tuple[Tensor, ...]) -> Run:
         # Exporters refuse tensors that were made in inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            examples = self._examples or tuple(some[: _examples_of(self._wanted)] for some in inputs)
+            examples = self._examples or tuple(some[: self._examples_of(inputs)] for some in inputs)
             examples = tuple(some.clone() for some in examples)
             expected = _by_parts(self._network, examples)
             try:
                 run = _PREPARATIONS[self._wanted](self._network, examples)
-                found = _by_parts(run, examples)
+                found = _by_parts(run, examples) if self._wanted in _OF_A_CPU else run(*examples)
             except Exception as error:
                 # Whatever an exporter or a runtime raises: the user is to know which one failed, or get the forecast.
                 return self._given_up(f"fails with {type(error).__name__}: {str(error).splitlines()[:1]}", error)
@@ -115,6 +118,12 @@ class CheckedNetwork:
             return self._given_up(difference)
         self.backend = self._wanted
         return run
+
+    def _examples_of(self, inputs: tuple[Tensor, ...]) -> int:
+        """How many samples of the first call a backend is made by, and held against the network on."""
+        if self._wanted == "int8":
+            return 2 * CALIBRATION_SAMPLES
+        return _SAMPLES_AT_ONCE if inputs[0].device.type == "cpu" else len(inputs[0])
 
     def _given_up(self, what: str, error: Exception | None = None) -> Run:
         message = f"backend {self._wanted!r} {what}"
@@ -131,23 +140,19 @@ def _by_parts(run: Run, inputs: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([run(*part) for part in parts])
 
 
-def _examples_of(backend: str) -> int:
-    return 2 * CALIBRATION_SAMPLES if backend == "int8" else _SAMPLES_AT_ONCE
-
-
 def _difference(backend: str, found: Tensor, expected: Tensor) -> str | None:
     """How a backend's output differs from the network's, None where no more than it may.
 
     A network that gives NaN must do so in the backend too; that a forecast is finite is checked elsewhere.
     """
-    if backend == "int8":
+    if backend in _COARSE:
         if torch.equal(found.isfinite(), expected.isfinite()):
             finite = expected.isfinite()
             apart = (found - expected)[finite].square().mean().sqrt()
             spread = expected[finite].std()
-            if not apart > INT8_TOLERANCE * spread:
+            if not apart > COARSE_TOLERANCE * spread:
                 return None
-            return f"differs by {apart / spread:.1%} of the output's spread, more than {INT8_TOLERANCE:.0%}"
+            return f"differs by {apart / spread:.1%} of the output's spread, more than {COARSE_TOLERANCE:.0%}"
     elif torch.allclose(found, expected, rtol=0, atol=TOLERANCE * _largest(expected), equal_nan=True):
         return None
     apart = (found - expected).abs().max()
@@ -163,7 +168,7 @@ def _check_backend(backend: str, device: str) -> None:
         raise StforecastError(
             ErrorKind.ARGUMENT, f"backend must be one of {', '.join(get_args(Backend))}, not {backend!r}"
         )
-    if backend != "eager" and device != "cpu":
+    if backend in _OF_A_CPU and device != "cpu":
         raise StforecastError(ErrorKind.BACKEND, f"backend {backend!r} computes on a CPU, the network is on {device}")
     missing = [name for name in _PACKAGES.get(backend, ()) if importlib.util.find_spec(name) is None]
     if missing:
@@ -327,6 +332,63 @@ def _matrix(convolution: nn.Module) -> tuple[Tensor, Tensor]:
     return convolution.weight.detach().double().flatten(1), convolution.bias.detach().double()
 
 
+# ---- compiled by torch
+
+
+class OfOneSize:
+    """A network that is compiled for batches of one size: (b, …) -> what it gives, by parts of that size.
+
+    Of another size it would be compiled anew, for a minute. The last part is filled up with copies of its last sample.
+
+    Args:
+        network: what is compiled.
+        size: samples at once.
+        in_bfloat16: whether convolutions and products are computed in bfloat16; the output is float32 all the same.
+    """
+
+    def __init__(self, network: nn.Module, size: int, *, in_bfloat16: bool = False) -> None:
+        self._size, self._in_bfloat16 = size, in_bfloat16
+        self._device = next((tensor.device.type for tensor in network.state_dict().values()), "cpu")
+        if self._device == "cpu":
+            # Processors that have no unit for bfloat16 are slow at it, compiled or not.
+            self._run = network if in_bfloat16 else torch.compile(network, dynamic=False)
+        else:
+            # With CUDA graphs, so that a small batch does not wait for each of its many kernels to be launched.
+            self._run = torch.compile(network, dynamic=False, mode="reduce-overhead")
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The network's output."""
+        # Code is compiled for tensors of inference mode or for others, and may be called in both.
+        with torch.inference_mode(False), torch.no_grad(), self._precision():
+            parts = zip(*(some.clone().split(self._size) for some in inputs), strict=True)
+            # A graph's next output takes the place of the last one.
+            made = [self._run(*map(self._filled, part))[: len(part[0])].float().clone() for part in parts]
+        return torch.cat(made)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self._device, torch.bfloat16) if self._in_bfloat16 else nullcontext()
+
+    def _filled(self, part: Tensor) -> Tensor:
+        lacking = self._size - len(part)
+        return torch.cat([part, part[-1:].expand(lacking, *part.shape[1:])]) if lacking else part
+
+
+def _to_compiled(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
+    return _compiled_by_torch(network, inputs, in_bfloat16=False)
+
+
+def _to_bfloat16(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
+    return _compiled_by_torch(network, inputs, in_bfloat16=True)
+
+
+def _compiled_by_torch(network: nn.Module, inputs: tuple[Tensor, ...], *, in_bfloat16: bool) -> Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch's compiler warns of in its own code
+        run = OfOneSize(network, len(inputs[0]), in_bfloat16=in_bfloat16)
+        run(*inputs)
+    return run
+
+
 # ---- other runtimes
 
 
@@ -470,4 +532,6 @@ _PREPARATIONS: dict[str, Callable[[nn.Module, tuple[Tensor, ...]], Run]] = {
     "openvino": _to_openvino,
     "onnx": _to_onnx,
     "int8": _to_int8,
+    "compiled": _to_compiled,
+    "bfloat16": _to_bfloat16,
 }
