@@ -68,6 +68,22 @@ def test_a_log_stays_small_for_years(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert read_log(pipeline)[-1]["number"] == 299
 
 
+def test_two_who_write_a_log_at_once_lose_no_line_and_no_order(tmp_path: Path) -> None:
+    """A run beside a retraining, each of which puts the log aside when it is full."""
+    file = tmp_path / LOG
+    two = [journal._Shared(file, maxBytes=400, backupCount=3, delay=True) for _ in range(2)]
+    for number in range(60):
+        record = logging.LogRecord("log", logging.INFO, "", 0, f"event {number:03}", None, None)
+        # In turns of several, as each of them has seen the log that the other one put aside.
+        two[number // 7 % 2].emit(record)
+    for handler in two:
+        handler.close()
+    files = [file.with_name(f"{LOG}.{age}") for age in (3, 2, 1)] + [file]
+    assert all(one.stat().st_size <= 400 for one in files if one.exists())
+    lines = [line for one in files if one.exists() for line in one.read_text().splitlines()]
+    assert lines == [f"event {number:03}" for number in range(60)]
+
+
 def test_each_pipeline_logs_its_own_events(tmp_path: Path) -> None:
     """Also where several run in one process."""
     one, other = (pipeline_of(tmp_path, name=name, output=name) for name in ("one", "other"))

@@ -6,13 +6,14 @@ import importlib.metadata
 import json
 import logging
 import logging.handlers
+import os
 import platform
 import resource
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -77,7 +78,19 @@ class _Lines(logging.Formatter):
         return json.dumps(self._discretion.record(plain))
 
 
-class _Quiet(logging.handlers.RotatingFileHandler):
+class _Shared(logging.handlers.RotatingFileHandler):
+    """A log that several processes write; a run and a retraining may do so for hours beside each other."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write to the log of that name, also where another process has put the one before it aside."""
+        with suppress(OSError):
+            if self.stream is not None and not os.path.samestat(
+                os.fstat(self.stream.fileno()), Path(self.baseFilename).stat()
+            ):
+                self.stream.close()
+                self.stream = None
+        super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the library's name
         """Let a disk that is full not hide what the run itself says of it."""
 
@@ -95,7 +108,7 @@ def logged(pipeline: Pipeline) -> Iterator[None]:
     """
     folder, name = pipeline.output, pipeline.name
     folder.mkdir(parents=True, exist_ok=True)
-    handler = _Quiet(folder / LOG, maxBytes=_LARGEST_LOG, backupCount=_OLD_LOGS, delay=True)
+    handler = _Shared(folder / LOG, maxBytes=_LARGEST_LOG, backupCount=_OLD_LOGS, delay=True)
     handler.setFormatter(_Lines(Discretion.of(pipeline)))
     handler.addFilter(lambda record: getattr(record, "facts", {}).get("pipeline", name) == name)
     level = log.level
