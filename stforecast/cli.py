@@ -1,5 +1,6 @@
 """The command line: verbs that each call one public function."""
 
+import faulthandler
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -941,6 +943,8 @@ def _on_cluster(address: str | None) -> Iterator[None]:
 
 
 _CONNECT_SECONDS = 10
+# How long a command that was told to end may take for it.
+_GRACE_SECONDS = 60
 
 
 def main() -> None:
@@ -964,11 +968,23 @@ def main() -> None:
 
 @contextmanager
 def _unwound() -> Iterator[None]:
-    """SIGTERM unwinds as Ctrl-C does: locks are released and threads end what they write. A fit sees to it itself."""
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """SIGTERM unwinds as Ctrl-C does: locks are released and threads end what they write. A fit sees to it itself.
+
+    What does not come to its end is ended a minute later, as a kill would, after which nothing is to be mended either.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        # A signal may fall between the taking of a library's lock and the place that would release it, which then
+        # waits for itself while it unwinds.
+        if sys.__stderr__ is not None:
+            faulthandler.dump_traceback_later(_GRACE_SECONDS, exit=True, file=sys.__stderr__)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGTERM, before)
 
 

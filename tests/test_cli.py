@@ -1,6 +1,7 @@
 """The command line, as a user runs it: the journeys in this process, what a shell sees in one of its own."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -523,3 +524,30 @@ def test_samples_are_listed_as_they_are_written(tmp_path: Path, monkeypatch, cap
     written = [Path(line) for line in capsys.readouterr().out.split()]
     assert written
     assert all(path.is_file() for path in written)
+
+
+def test_what_cannot_unwind_is_ended_with_its_stacks(tmp_path: Path) -> None:
+    """As where a signal falls into the taking of a lock, which nothing releases then."""
+    script = tmp_path / "waits.py"
+    script.write_text(
+        "import threading, time\n"
+        "from stforecast import cli\n"
+        "cli._GRACE_SECONDS = 0.5\n"
+        "lock = threading.Lock()\n"
+        "with cli._unwound():\n"
+        "    try:\n"
+        "        lock.acquire()\n"
+        "        print('ready', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        lock.acquire()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "waits.py" in told
