@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import math
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -71,6 +72,8 @@ def ways(case: Case) -> list[str]:
     if case.training:
         return [REFERENCE, "stforecast: kept memory", "stforecast: and channels last, fused Adam"]
     there = [name for name, packages in NEEDS.items() if all(map(importlib.util.find_spec, packages))]
+    if shutil.which("c++") is not None:
+        there.append("compiled")
     return [
         REFERENCE,
         "published, kept memory",
