@@ -1,6 +1,7 @@
 """What needs a dask cluster, in a process of its own: one that fails to close is taken for the caller's ever after."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,16 +16,11 @@ import trials
 import xarray as xr
 from crash import shrink_shards
 from factory import make_series
-from scheduled import HORIZON, PREPARED, deliver, make_pipeline
 
-from stforecast import cli
-from stforecast.fitting import fit
-from stforecast.networks import NetworkConfig
-from stforecast.operations.archive import Archive
-from stforecast.prediction import predict
 from stforecast.split import Split
 from stforecast.store import prepare
-from stforecast.training import TrainingConfig
+
+# Each worker imports this file anew, so what takes seconds to import is imported by those alone who need it.
 
 
 def run(what: str, folder: Path) -> str:
@@ -34,9 +30,10 @@ def run(what: str, folder: Path) -> str:
     nothing follows. That is dask's, and there is no deadline here to hide it from a user; what is tried is tried once
     more then.
     """
-    for attempt in range(2):
-        command = [sys.executable, __file__, what, str(folder / str(attempt))]
-        (folder / str(attempt)).mkdir(parents=True)
+    command = [sys.executable, __file__, what, str(folder)]
+    for _ in range(2):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         # A session of its own, so that no worker outlives a cluster that hangs.
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -72,6 +69,11 @@ def prepare_by_a_client(folder: Path) -> None:
 
 def forecast_by_a_client(folder: Path) -> None:
     """The same forecasts without a client, lazily by a client's worker, and onto the disk by it."""
+    from stforecast.fitting import fit
+    from stforecast.networks import NetworkConfig
+    from stforecast.prediction import predict
+    from stforecast.training import TrainingConfig
+
     series = make_series()
     network = NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2)
     model = fit(series, history=4, horizon=3, network=network, training=TrainingConfig(epochs=1))
@@ -89,6 +91,10 @@ def forecast_by_a_client(folder: Path) -> None:
 
 def run_pipelines(folder: Path) -> None:
     """The same run without a cluster, on one in this process, and on a scheduler and two workers that stand apart."""
+    from scheduled import HORIZON, PREPARED, deliver, make_pipeline
+
+    from stforecast.operations.archive import Archive
+
     plain, local, apart = (folder / name for name in ("plain", "local", "apart"))
     for place in (plain, local, apart):
         pipeline = make_pipeline(place, scores={"references": ["persistence", "climatology"]})
@@ -115,6 +121,8 @@ def run_pipelines(folder: Path) -> None:
 
 def stforecast(folder: Path, *arguments: str) -> None:
     """Call the command on a folder's pipeline."""
+    from stforecast import cli
+
     sys.argv = ["stforecast", "run", str(folder / "pipeline.yaml"), *arguments]
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import dask
 import dask.array as da
 import h5py
 import numpy as np
@@ -541,7 +542,9 @@ def lost_workers(folder: Path, count: int) -> Tally:
     @contextmanager
     def cluster() -> Iterator[None]:
         # A new one each time: one whose workers have died ten times may not start another, and its client then waits.
+        # Dask gives a task up after three more deaths by default, each of which starts a worker anew, for seconds.
         with (
+            dask.config.set({"distributed.scheduler.allowed-failures": 1}),
             distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers,
             distributed.Client(workers),
         ):
