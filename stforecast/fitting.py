@@ -152,11 +152,11 @@ def fit(
             tables.check_known(np.unique(times[starts[name]][:, None] + step * reached))
         shape = replace(shape, columns=tables.columns, planes=tuple(tables.planes), is_joint=tables.is_joint)
         context = replace(context, columns=tables.columns, **_frames_for_lags(windows, size))
-    weights = ErrorWeights()
+    cells = leads = None
     if config.area_weighted:
-        weights = replace(weights, cells=torch.from_numpy(grid.cell_area().to_numpy().astype(np.float32))[:, None])
+        cells = torch.from_numpy(grid.cell_area().to_numpy().astype(np.float32))[:, None]
     if config.lead_weighted:
-        weights = replace(weights, leads=torch.from_numpy(tables.lead_weights()))
+        leads = torch.from_numpy(tables.lead_weights())
     begun = None
     if run is not None:
         asked = {"network": asdict(size), "training": asdict(config), "history": history, "horizon": horizon}
@@ -180,7 +180,7 @@ def fit(
             config,
             context=context,
             describe=lambda some: ", ".join(show_time(times[row]) for row in some.tolist()[:3]),
-            weights=weights,
+            weights=ErrorWeights(cells, leads),
             run=begun,
             trainer_options=lightning,
             progress=progress,

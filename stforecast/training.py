@@ -540,7 +540,7 @@ def train(
     *,
     context: Context,
     describe: Callable[[Tensor], str],
-    weights: "ErrorWeights | None" = None,
+    weights: ErrorWeights | None = None,
     run: Run | None = None,
     trainer_options: Mapping[str, Any] | None = None,
     progress: bool = False,

@@ -96,8 +96,9 @@ class CheckedNetwork:
         """The network's output; a backend that differs is refused where it was asked for, else replaced."""
         if self._run is None:
             self._run = self._checked(inputs)
-        # Those of no CPU take what comes at once, or choose their own parts.
-        return _by_parts(self._run, inputs) if self.backend in _OF_A_CPU else self._run(*inputs)
+        if self.backend == "eager":
+            return self._run(*inputs)
+        return _by_parts(self._run, inputs)
 
     def _checked(self, inputs: tuple[Tensor, ...]) -> Run:
         # Exporters refuse tensors that were made in inference mode.
@@ -107,7 +108,7 @@ class CheckedNetwork:
             expected = _by_parts(self._network, examples)
             try:
                 run = _PREPARATIONS[self._wanted](self._network, examples)
-                found = _by_parts(run, examples) if self._wanted in _OF_A_CPU else run(*examples)
+                found = _by_parts(run, examples)
             except Exception as error:
                 # Whatever an exporter or a runtime raises: the user is to know which one failed, or get the forecast.
                 return self._given_up(f"fails with {type(error).__name__}: {str(error).splitlines()[:1]}", error)
@@ -121,9 +122,7 @@ class CheckedNetwork:
 
     def _examples_of(self, inputs: tuple[Tensor, ...]) -> int:
         """How many samples of the first call a backend is made by, and held against the network on."""
-        if self._wanted == "int8":
-            return 2 * CALIBRATION_SAMPLES
-        return _SAMPLES_AT_ONCE if inputs[0].device.type == "cpu" else len(inputs[0])
+        return 2 * CALIBRATION_SAMPLES if self._wanted == "int8" else _at_once(inputs)
 
     def _given_up(self, what: str, error: Exception | None = None) -> Run:
         message = f"backend {self._wanted!r} {what}"
@@ -135,8 +134,13 @@ class CheckedNetwork:
         return self._network
 
 
+def _at_once(inputs: tuple[Tensor, ...]) -> int:
+    """How many samples are computed at once: off a CPU, all that come."""
+    return _SAMPLES_AT_ONCE if inputs[0].device.type == "cpu" else len(inputs[0])
+
+
 def _by_parts(run: Run, inputs: tuple[Tensor, ...]) -> Tensor:
-    parts = zip(*(some.split(_SAMPLES_AT_ONCE) for some in inputs), strict=True)
+    parts = zip(*(some.split(_at_once(inputs)) for some in inputs), strict=True)
     return torch.cat([run(*part) for part in parts])
 
 
