@@ -95,9 +95,30 @@ def test_folding_loses_nothing_in_float64() -> None:
 
 
 def test_folding_needs_no_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "_has_onednn_product", lambda: False)
+    monkeypatch.setattr(inference, "_has_onednn", lambda: False)
     with torch.no_grad():
         assert_same(folded(a_network())(frames_of()), a_network()(frames_of()))
+
+
+@pytest.mark.parametrize("has_onednn", [True, False])
+def test_a_folded_network_goes_round_the_globe_like_its_network(
+    has_onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_onednn:
+        monkeypatch.setattr(inference, "_has_onednn", lambda: False)
+    network, frames = a_network(circular=True), frames_of(2, 3, 2, 6, 16)
+    with torch.no_grad():
+        result = folded(network)(frames)
+        assert_same(result, network(frames))
+        assert_same(folded(network)(frames.roll(4, -1)), result.roll(4, -1))
+
+
+def test_folding_draws_no_random_numbers() -> None:
+    network = a_network()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    folded(network)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_every_block_and_every_reduction_is_folded_and_the_network_stays_as_it_was() -> None:

@@ -216,19 +216,70 @@ def _pointwise(convolution: nn.Conv2d) -> nn.Module:
     return Pointwise(convolution) if is_pointwise and convolution.padding == (0, 0) else convolution
 
 
-class Pointwise(nn.Module):
-    """A 1x1 convolution as a matrix product, (b, d, y, x) -> (b, e, y, x) with the channels last in memory."""
+class Product(nn.Module):
+    """A matrix product at each cell, (…, d) -> (…, e), and what is done with it before it is written to memory.
 
-    weight: Tensor
+    In float32 oneDNN computes it, which is a tenth faster than MKL, behind torch.nn.functional.linear, on an AMD EPYC
+    (not measured elsewhere), takes a matrix that it has once laid out for itself, and spares the passes over memory of
+    a GELU, a product or a sum. Torch has no public name for it; were it called otherwise one day, the check of the
+    backend would tell.
+
+    Args:
+        matrix: (e, d).
+        bias: (e,).
+    """
+
+    matrix: Tensor
     bias: Tensor | None
 
-    def __init__(self, convolution: nn.Conv2d) -> None:
+    def __init__(self, matrix: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.register_buffer("weight", convolution.weight.detach().flatten(1).contiguous())
-        self.register_buffer("bias", None if convolution.bias is None else convolution.bias.detach().clone())
+        self._is_onednn = matrix.dtype == torch.float32 and matrix.device.type == "cpu" and _has_onednn()
+        matrix = matrix.detach().contiguous()
+        self.register_buffer("matrix", torch.ops.mkldnn._reorder_linear_weight(matrix) if self._is_onednn else matrix)
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return _planes(_product(_cells(x), self.weight, self.bias))
+    def forward(self, x: Tensor, *, activation: Literal["none", "gelu"] = "none") -> Tensor:
+        """The product, or its GELU."""
+        if self._is_onednn:
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(
+                x.contiguous(), self.matrix, self.bias, activation, [], "none"
+            )
+            return product
+        product = nn.functional.linear(x, self.matrix, self.bias)
+        return nn.functional.gelu(product) if activation == "gelu" else product
+
+    def with_other(self, x: Tensor, operation: Literal["add", "mul"], other: Tensor) -> Tensor:
+        """The product, other (…, e) added or multiplied."""
+        if self._is_onednn:
+            combined: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+                x.contiguous(), other.contiguous(), self.matrix, self.bias, operation
+            )
+            return combined
+        product = nn.functional.linear(x, self.matrix, self.bias)
+        return product + other if operation == "add" else product * other
+
+
+class Pointwise(Product):
+    """A 1x1 convolution as a matrix product, (b, d, y, x) -> (b, e, y, x) with the channels last in memory."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__(convolution.weight.flatten(1), convolution.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # noqa: D102
+        return _planes(super().forward(_cells(x)))
+
+
+class ConvolutionToGELU(nn.Conv2d):
+    """A convolution and the GELU of what it gives, in one pass over memory where oneDNN computes it."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.dtype == torch.float32 and x.device.type == "cpu" and _has_onednn():
+            activated: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                x, weight, bias, self.padding, self.stride, self.dilation, self.groups, "gelu", [], "none"
+            )
+            return activated
+        return nn.functional.gelu(super()._conv_forward(x, weight, bias))
 
 
 class FoldedBlock(nn.Module):
@@ -244,17 +295,7 @@ class FoldedBlock(nn.Module):
     Whatever the depthwise convolutions and the dynamic attention are, they stay.
     """
 
-    proj_1: Tensor
-    proj_1_bias: Tensor
-    conv1: Tensor
-    conv1_bias: Tensor
     shortcut: Tensor
-    proj_2: Tensor
-    proj_2_bias: Tensor
-    fc1: Tensor
-    fc1_bias: Tensor
-    fc2: Tensor
-    fc2_bias: Tensor
 
     def __init__(self, block: TemporalBlock) -> None:
         super().__init__()
@@ -266,50 +307,35 @@ class FoldedBlock(nn.Module):
         proj_2, proj_2_bias = _matrix(block.attn.proj_2)
         fc1, fc1_bias = _matrix(mlp.get_submodule("fc1"))
         fc2, fc2_bias = _matrix(mlp.get_submodule("fc2"))
-        conv1, conv1_bias = _matrix(unit.conv1)
-        for name, tensor in {
-            "proj_1": proj_1 * gain_1,
-            "proj_1_bias": proj_1_bias + proj_1 @ shift_1,
-            "conv1": conv1,
-            "conv1_bias": conv1_bias,
-            "shortcut": 1 + scale_1 * gain_1,
-            "proj_2": scale_1[:, None] * proj_2,
-            "proj_2_bias": scale_1 * (proj_2_bias + shift_1),
-            "fc1": fc1 * gain_2,
-            "fc1_bias": fc1_bias + fc1 @ shift_2,
-            "fc2": scale_2[:, None] * fc2,
-            "fc2_bias": scale_2 * fc2_bias,
-        }.items():
-            self.register_buffer(name, tensor.to(block.layer_scale_1.dtype).contiguous())
+        dtype = block.layer_scale_1.dtype
+
+        def product(matrix: Tensor, bias: Tensor) -> Product:
+            return Product(matrix.to(dtype), bias.to(dtype))
+
+        self.proj_1 = product(proj_1 * gain_1, proj_1_bias + proj_1 @ shift_1)
+        self.conv1 = product(*_matrix(unit.conv1))
+        self.register_buffer("shortcut", (1 + scale_1 * gain_1).to(dtype))
+        self.proj_2 = product(scale_1[:, None] * proj_2, scale_1 * (proj_2_bias + shift_1))
+        self.fc1 = product(fc1 * gain_2, fc1_bias + fc1 @ shift_2)
+        self.fc2 = product(scale_2[:, None] * fc2, scale_2 * fc2_bias)
         self.conv0, self.conv_spatial, self.fc = unit.conv0, unit.conv_spatial, unit.fc
-        self.dwconv = mlp.get_submodule("dwconv")
+        self.dwconv = _same_convolution(mlp.get_submodule("dwconv.dwconv"), ConvolutionToGELU)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        gelu = nn.functional.gelu
         x = _cells(x).contiguous()  # (b, y, x, d) from here on
-        a = gelu(_product(x, self.proj_1, self.proj_1_bias))
-        static = _cells(self.conv_spatial(self.conv0(_planes(a)))).contiguous()
+        a = self.proj_1(x, activation="gelu")
+        static = _cells(self.conv_spatial(self.conv0(_planes(a))))
         dynamic = self.fc(a.mean((1, 2)))[:, None, None]
-        gated = _product(static, self.conv1, self.conv1_bias).mul_(a).mul_(dynamic)
-        attended = torch.addcmul(_product(gated, self.proj_2, self.proj_2_bias), x, self.shortcut)
-        inside = _product(attended, self.fc1, self.fc1_bias)
-        inside = gelu(_cells(self.dwconv(_planes(inside))))
-        return _planes(_product(inside, self.fc2, self.fc2_bias).add_(attended))
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(…, d) times a matrix (e, d), plus a bias: (…, e)."""
-    if x.dtype == torch.float32 and x.device.type == "cpu" and _has_onednn_product():
-        # A tenth faster than MKL's, which torch.nn.functional.linear calls, on an AMD EPYC (not measured elsewhere).
-        # Torch has no public name for it; were it called otherwise one day, the check of the backend would tell.
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "none")
-        return product
-    return nn.functional.linear(x, weight, bias)
+        gated = self.conv1.with_other(static, "mul", a).mul_(dynamic)
+        attended = self.proj_2.with_other(gated, "add", x * self.shortcut)
+        inside = _cells(self.dwconv(_planes(self.fc1(attended))))
+        return _planes(self.fc2.with_other(inside, "add", attended))
 
 
 @cache
-def _has_onednn_product() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _has_onednn() -> bool:
+    names = ("_linear_pointwise", "_reorder_linear_weight", "_convolution_pointwise")
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def _planes(x: Tensor) -> Tensor:
@@ -523,12 +549,19 @@ def _for_export(network: nn.Module) -> nn.Module:
 
 
 def _plain_convolution(module: DilatedDepthwise) -> nn.Conv2d:
-    width, size, dilation = module.groups, module.kernel_size[0], module.dilation[0]
-    plain = nn.Conv2d(width, width, size, padding=dilation * (size // 2), dilation=dilation, groups=width)
-    plain.load_state_dict(module.state_dict())
-    # A circular network has its columns put around by a hook instead.
-    plain.padding, plain._forward_pre_hooks = module.padding, module._forward_pre_hooks
-    return plain
+    return _same_convolution(module, nn.Conv2d)
+
+
+def _same_convolution(module: nn.Module, kind: type[nn.Conv2d]) -> nn.Conv2d:
+    """A convolution as another kind of module, which shares its weights."""
+    assert isinstance(module, nn.Conv2d)
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    sizes: dict[str, Any] = {name: getattr(module, name) for name in names}
+    made = kind(**sizes, bias=module.bias is not None, device="meta")  # where no random weights are drawn
+    made.load_state_dict(module.state_dict(), assign=True)
+    # A circular network has its columns put around by a hook instead of padding.
+    made._forward_pre_hooks = module._forward_pre_hooks
+    return made
 
 
 _PREPARATIONS: dict[str, Callable[[nn.Module, tuple[Tensor, ...]], Run]] = {
