@@ -65,7 +65,7 @@ golden: install
 	$(BIN)/python tests/golden_pictures.py
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .

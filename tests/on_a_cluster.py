@@ -67,30 +67,16 @@ def prepare_by_a_client(folder: Path) -> None:
         print("made")  # noqa: T201
 
 
-def forecast_by_a_client(folder: Path) -> None:
-    """The same forecasts without a client, lazily by a client's worker, and onto the disk by it."""
-    from stforecast.fitting import fit
-    from stforecast.networks import NetworkConfig
-    from stforecast.prediction import predict
-    from stforecast.training import TrainingConfig
-
-    series = make_series()
-    network = NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2)
-    model = fit(series, history=4, horizon=3, network=network, training=TrainingConfig(epochs=1))
-    options = {"init_times": series["time"].to_numpy()[[20, 40, 60]], "horizon": 7}
-    expected = predict(series, model, **options)
-    lazy = series.chunk(time=10)
-    with distributed.Client(n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
-        xr.testing.assert_allclose(predict(lazy, model, memory_limit=1, **options).compute(), expected, rtol=1e-6)
-        written = predict(lazy, model, memory_limit=1, output=folder / "f.zarr", **options)
-        xr.testing.assert_allclose(written, expected, rtol=1e-6)
-        told = client.run(lambda: "torch" in sys.modules)
-        assert all(told.values()), "the worker made no forecast"
-        print("made")  # noqa: T201
+def work_apart(folder: Path) -> None:
+    """Scheduled runs, then forecasts, by a scheduler and two workers that stand apart: as they are without them."""
+    with standing_apart(folder) as address:
+        run_pipelines(folder, address)
+        forecast_lazily(folder, address)
+    print("made")  # noqa: T201
 
 
-def run_pipelines(folder: Path) -> None:
-    """The same run without a cluster, on one in this process, and on a scheduler and two workers that stand apart."""
+def run_pipelines(folder: Path, address: str) -> None:
+    """The same run without a cluster, on one in this process, and on one that stands apart."""
     from scheduled import HORIZON, PREPARED, deliver, make_pipeline
 
     from stforecast.operations.archive import Archive
@@ -105,18 +91,40 @@ def run_pipelines(folder: Path) -> None:
         n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=None
     ) as cluster:
         stforecast(local, *inits, "--scheduler", cluster.scheduler_address)
-    with standing_apart(folder) as address:
-        stforecast(apart, *inits, "--scheduler", address)
-        with distributed.Client(address) as client:
-            told = client.run(lambda: "stforecast.store.tasks" in sys.modules)
-            assert len(told) == 2, told
-            assert any(told.values()), "no worker did anything"
+    stforecast(apart, *inits, "--scheduler", address)
+    assert loaded(address, "stforecast.store.tasks"), "no worker did anything"
     expected = files_of(plain)
     assert len(Archive(plain / "forecasts").inits()) == 2
     assert any(name.startswith("scores/") for name in expected)
     for place in (local, apart):
         assert files_of(place) == expected
-    print("made")  # noqa: T201
+
+
+def forecast_lazily(folder: Path, address: str) -> None:
+    """The same forecasts without a client, lazily by a client's workers, and onto the disk by them."""
+    from scheduled import SERIES, prepared
+
+    from stforecast.forecaster import Forecaster
+    from stforecast.prediction import predict
+
+    model = Forecaster.load(prepared() / "model")
+    options = {"init_times": SERIES["time"].to_numpy()[[20, 40, 60]], "horizon": 7}
+    expected = predict(SERIES, model, **options)
+    lazy = SERIES.chunk(time=10)
+    assert not loaded(address, "torch")
+    with distributed.Client(address):
+        xr.testing.assert_allclose(predict(lazy, model, memory_limit=1, **options).compute(), expected, rtol=1e-6)
+        written = predict(lazy, model, memory_limit=1, output=folder / "f.zarr", **options)
+        xr.testing.assert_allclose(written, expected, rtol=1e-6)
+    assert loaded(address, "torch"), "no worker made a forecast"
+
+
+def loaded(address: str, module: str) -> bool:
+    """Whether one of the two workers at an address has loaded a module."""
+    with distributed.Client(address) as client:
+        told = client.run(lambda: module in sys.modules)
+    assert len(told) == 2, told
+    return any(told.values())
 
 
 def stforecast(folder: Path, *arguments: str) -> None:
@@ -171,7 +179,6 @@ if __name__ == "__main__":
     acts = {
         "workers": lose_workers,
         "client": prepare_by_a_client,
-        "forecast": forecast_by_a_client,
-        "run": run_pipelines,
+        "apart": work_apart,
     }
     acts[sys.argv[1]](Path(sys.argv[2]))

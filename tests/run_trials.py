@@ -15,7 +15,7 @@ import numpy as np
 from crash import DISK_IS_FULL, FAULTS, KILL, Durable, Ended, Violation, in_child, record_flushes, start, wait
 from scheduled import HORIZON, TIMES, clock_of, deliver, make_pipeline
 from season import check_version
-from trials import Tally
+from trials import Tally, lose_power
 
 import stforecast as stf
 from stforecast.errors import ErrorKind
@@ -250,11 +250,4 @@ def run_kills(folder: Path, count: int, seed: int) -> Tally:
 
 def run_power_losses(folder: Path, count: int, seed: int) -> Tally:
     """Power lost after a run has said that it published, which must be there, and at points before."""
-    bench, tally, random = RunBench(folder), Tally(), np.random.default_rng(seed)
-    tally.hold(lambda: bench.lose_power())
-    for number in range(count // 2):
-        tally.hold(lambda number=number: bench.lose_power(seed=number))
-    for at in random.integers(1, bench.points + 1, count - count // 2 - 1):
-        seed_of = None if random.random() < 0.3 else int(random.integers(2**31))
-        tally.hold(lambda at=int(at), seed_of=seed_of: bench.lose_power(at, seed=seed_of))
-    return tally
+    return lose_power(RunBench(folder), count, seed)

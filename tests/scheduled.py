@@ -1,5 +1,6 @@
 """A tiny pipeline with its store and model, what is delivered to it, and a clock that is set by hand."""
 
+import atexit
 import shutil
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -69,6 +70,7 @@ def clock_of(row: int) -> SetClock:
 def prepared() -> Path:
     """A folder with the store and the model, made once a process."""
     folder = Path(mkdtemp(prefix="scheduled-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     stf.prepare(SERIES.isel(time=slice(0, PREPARED)), folder / "t2m.zarr", SPLIT)
     forecaster = stf.fit(
         folder / "t2m.zarr",

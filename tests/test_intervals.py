@@ -248,12 +248,16 @@ def test_without_the_days_before_errors_count_as_usual(series: xr.Dataset, forec
     np.testing.assert_allclose(apart, usual * score[:, None, None] * scale, rtol=2e-3)
 
 
+@pytest.fixture(scope="module")
+def further(series: xr.Dataset, forecaster: Forecaster) -> Forecaster:
+    return forecaster.calibrated(series, horizon=7)
+
+
 @pytest.mark.parametrize("room", [1, 14, 1000], ids=lambda room: f"{room} frames")
 @pytest.mark.parametrize("how", ["lazy", "zarr", "nc"])
 def test_bounds_are_the_same_in_memory_lazily_and_on_the_disk(
-    tmp_path: Path, store: Path, series: xr.Dataset, forecaster: Forecaster, room: int, how: str
+    tmp_path: Path, store: Path, series: xr.Dataset, further: Forecaster, room: int, how: str
 ) -> None:
-    further = forecaster.calibrated(series, horizon=7)
     options = {"init_times": series["time"].to_numpy()[INITS], "horizon": 7, "interval": 0.8}
     expected = predict(series, further, **options)
     options["memory_limit"] = room * 3 * 20 * FRAME

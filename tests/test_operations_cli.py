@@ -123,13 +123,6 @@ def test_a_store_or_model_that_is_not_there_is_named(
     assert "there is no packaged model 'absent'" in capsys.readouterr().err
 
 
-def test_a_run_on_a_cluster_publishes_the_same_bytes(tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
-    from on_a_cluster import run
-
-    assert run("run", tmp_path) == "made"
-
-
 def test_several_cities_are_one_command_and_one_s_fault_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,6 @@
+import itertools
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from crash import start, wait
 from factory import make_series
 from torch import nn
 
 import stforecast as stf
+from stforecast import prediction
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.fitting import fit
 from stforecast.forecaster import Forecaster
@@ -115,62 +116,39 @@ def test_a_forecast_on_the_disk_is_the_one_in_memory(
     xr.testing.assert_identical(stf.open_forecast(again).load(), expected)
 
 
-INTERRUPTED = """
-import os, signal, sys
-import numpy as np, torch
-import stforecast as stf
-from stforecast import prediction
-
-store, model, output, room, after = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
-torch.set_num_threads(1)
-count = 0
-written = prediction.remember
-
-def killed(*args, **options):
-    global count
-    count += 1
-    if count > after:
-        os.kill(os.getpid(), signal.SIGKILL)
-    written(*args, **options)
-
-prediction.remember = killed
-series = stf.open_store(store)
-inits = series["time"].to_numpy()[[20, 40, 60]]
-stf.predict(series, model, init_times=inits, horizon=10, output=output, memory_limit=room)
-"""
-
-
 @pytest.mark.parametrize("after", [1, 3, 6])
 def test_g04_a_forecast_that_was_killed_goes_on_where_it_was(
     tmp_path: Path, store: Path, series: xr.Dataset, forecaster: Forecaster, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forecaster.save(tmp_path / "model")
-    output, room = tmp_path / "forecast.zarr", 2 * 3 * ROOM
-    command = [sys.executable, "-c", INTERRUPTED, *map(str, (store, tmp_path / "model", output, room, after))]
-    ended = subprocess.run(command, capture_output=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    output, init_times = tmp_path / "forecast.zarr", series["time"].to_numpy()[[20, 40, 60]]
+    options = {"init_times": init_times, "horizon": 10, "output": output, "memory_limit": 2 * 3 * ROOM}
+
+    def killed() -> None:
+        numbers, remember = itertools.count(1), prediction.remember
+
+        def killing(*arguments: object, **more: object) -> None:
+            if next(numbers) > after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            remember(*arguments, **more)
+
+        prediction.remember = killing
+        predict(stf.open_store(store), Forecaster.load(tmp_path / "model"), **options)
+
+    assert wait(*start(killed)).how == "killed"
     assert not output.exists()
     kept = len(list((tmp_path / ".forecast.zarr.partial").glob("*-*.json")))
     assert kept >= after - 2
-    init_times = series["time"].to_numpy()[[20, 40, 60]]
     expected = predict(series, forecaster, init_times=init_times, horizon=10)
     made = []
     original = stf.forecaster.Plan.forecast
     monkeypatch.setattr(
         stf.forecaster.Plan, "forecast", lambda *args, **options: made.append(1) or original(*args, **options)
     )
-    options = {"init_times": init_times, "horizon": 10, "output": output, "memory_limit": room}
     written = predict(stf.open_store(store), Forecaster.load(tmp_path / "model"), **options)
     xr.testing.assert_allclose(written, expected, rtol=1e-6)
     # Three init times in four parts each.
     assert len(made) == 12 - kept
-
-
-def test_a_clients_workers_make_the_same_forecasts(tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="a cluster needs dask.distributed, an extra")
-    from on_a_cluster import run
-
-    assert run("forecast", tmp_path) == "made"
 
 
 def test_blocks_of_other_frames_are_made_anew(

@@ -255,16 +255,14 @@ def test_two_processes_end_with_the_same_weights_whenever_each_would_save_and_go
 ) -> None:
     store = next(path for path in Path(stored.encoding["source"]).parents if path.suffix == ".zarr")
     arguments = [sys.executable, str(Path(__file__).with_name("two_processes.py")), str(store), str(tmp_path)]
-    # The first call ends its second fit by a crash in its first epoch, the second call goes on with that.
-    for code in (1, 0):
-        # A session of its own, so that neither process outlives a fit that hangs.
-        with subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
-            try:
-                _, told = process.communicate(timeout=240)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
-        assert process.returncode == code, told
+    # A session of its own, so that neither process outlives a fit that hangs.
+    with subprocess.Popen(arguments, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, told = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, told
     said = {path.read_text() for path in tmp_path.glob("*.txt")}
     assert len(list(tmp_path.glob("*.txt"))) == 4
     assert len(said) == 1
@@ -272,9 +270,9 @@ def test_two_processes_end_with_the_same_weights_whenever_each_would_save_and_go
 
 
 def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path: Path) -> None:
-    sizes = training_memory.sizes_by_epoch(24, tmp_path)
+    sizes = training_memory.sizes_by_epoch(16, tmp_path)
     # docs/performance.md has 0.1 MiB an epoch at first and 2 KiB in the long run.
-    assert sizes[-1] - sizes[7] < 16 * 2**20
+    assert sizes[-1] - sizes[7] < 12 * 2**20
 
 
 def test_m05_d09_a_gradient_that_is_not_finite_stops_the_fit(stored: xr.Dataset, monkeypatch) -> None:

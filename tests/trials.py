@@ -92,7 +92,12 @@ def random_kills(folder: Path, name: str, count: int, seed: int) -> Tally:
 
 def power_losses(folder: Path, name: str, count: int, seed: int) -> Tally:
     """Power lost after an acknowledged commit, which must be there, and at points before it."""
-    bench, tally, random = Bench(SCENARIOS[name], folder), Tally(), np.random.default_rng(seed)
+    return lose_power(Bench(SCENARIOS[name], folder), count, seed)
+
+
+def lose_power(bench: Any, count: int, seed: int) -> Tally:
+    """Power lost after what a bench does was acknowledged, and at points before it."""
+    tally, random = Tally(), np.random.default_rng(seed)
     tally.hold(lambda: bench.lose_power())
     for number in range(count // 2):
         tally.hold(lambda number=number: bench.lose_power(seed=number))

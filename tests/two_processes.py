@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,14 @@ if __name__ == "__main__":
     store, folder = map(Path, sys.argv[1:])
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     training._CHECKPOINT_SECONDS = 0.2 + 0.1 * rank
-    is_begun = (folder / "cut").is_dir()
-    model = fitted(store, folder / "cut") if is_begun else fitted(store, folder / "run", Slow())
-    losses = [*model.training["training_loss"], *model.training["validation_loss"]]
-    said = " ".join(f"{loss:.9g}" for loss in losses)
-    (folder / f"{rank}{is_begun}.txt").write_text(f"{model.weights_hash()} {said}")
-    if not is_begun:
+    model = fitted(store, folder / "run", Slow())
+    if rank == 0:
         model.save(folder / "model")
-        training._CHECKPOINT_SECONDS = 0
+    training._CHECKPOINT_SECONDS = 0
+    with suppress(Stop):
         fitted(store, folder / "cut", StopAt(4))
+    assert any((folder / "cut" / "checkpoints").iterdir()), "there is nothing to go on from"
+    for again, one in enumerate([model, fitted(store, folder / "cut")]):
+        losses = [*one.training["training_loss"], *one.training["validation_loss"]]
+        said = " ".join(f"{loss:.9g}" for loss in losses)
+        (folder / f"{rank}{again}.txt").write_text(f"{one.weights_hash()} {said}")
