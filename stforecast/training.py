@@ -78,6 +78,9 @@ class TrainingConfig:
         divergence_weight: alpha of the differential divergence regularization (arXiv:2206.12126 has 0.1).
         divergence_reduction: "mean" as published in code, "sum" as in the paper's formula.
         gradient_clip: the largest norm of a step's gradient.
+        compiled: whether torch.compile writes code for the network, forward and backward. That takes minutes before the
+            first steps, so it is for long fits on a GPU; on a CPU it wants a C++ compiler and gains little. Its sums
+            round otherwise.
         seed: what initial weights, order of windows and stochastic depth follow from.
 
     Examples:
@@ -99,6 +102,7 @@ class TrainingConfig:
     divergence_weight: float = 0.1
     divergence_reduction: Literal["mean", "sum"] = "mean"
     gradient_clip: float = 1.0
+    compiled: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -532,6 +536,21 @@ def _catching(interrupted: threading.Event | None) -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+@contextmanager
+def _as_asked(network: nn.Module, config: TrainingConfig) -> Iterator[None]:
+    """Calls of the network in this block go to compiled code, if that is asked for."""
+    if not config.compiled:
+        yield
+        return
+    # In place, so that each weight keeps its name. The last batch of a pass is smaller and has code of its own, for
+    # code for batches of any size is slower.
+    network.compile(dynamic=False)
+    try:
+        yield
+    finally:
+        network._compiled_call_impl = None
+
+
 def train(
     network: nn.Module,
     training: Windows,
@@ -615,7 +634,8 @@ def train(
                 run.write_down()
         with _catching(None if checkpoints is None else checkpoints.interrupted):
             try:
-                with without_tf32(), memory_named(f"lower batch_size ({config.batch_size}) or take a smaller network"):
+                remedy = f"lower batch_size ({config.batch_size}) or take a smaller network"
+                with without_tf32(), _as_asked(network, config), memory_named(remedy):
                     trainer.fit(module, ckpt_path=resumed, weights_only=True)
             except SystemExit as ended:
                 # Lightning ends the whole process on Ctrl-C and SIGTERM, with a status that says nothing.

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +270,25 @@ def test_two_processes_end_with_the_same_weights_whenever_each_would_save_and_go
     assert Forecaster.load(tmp_path / "model").weights_hash() == said.pop().split()[0]
 
 
+def test_a_compiled_fit_takes_the_same_steps_and_goes_on(
+    tmp_path: Path, stored: xr.Dataset, whole: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What torch makes of a network's calls is kept as it is: its own compiler takes minutes and rounds otherwise.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
+    config, graphs = replace(CONFIG, compiled=True), torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    with pytest.raises(Stop):
+        fitted(stored, config, run=tmp_path / "run", lightning={"callbacks": [StopAt(8)]})
+    assert graphs["unique_graphs"] >= before + 3  # of whole batches and of last ones, and of a validation
+    compiled = fitted(stored, config, run=tmp_path / "run")
+    assert compiled.weights_hash() == whole.weights_hash()
+    assert not any(module._compiled_call_impl for module in compiled.network.modules())
+    before = graphs["unique_graphs"]
+    xr.testing.assert_identical(compiled.predict(stored), whole.predict(stored))
+    assert graphs["unique_graphs"] == before
+
+
 def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path: Path) -> None:
     sizes = training_memory.sizes_by_epoch(16, tmp_path)
     # docs/performance.md has 0.1 MiB an epoch at first and 2 KiB in the long run.
@@ -371,21 +391,21 @@ def test_a_run_that_patience_ended_gives_the_same_model_again(
     assert again.weights_hash() == first.weights_hash()
 
 
-@pytest.mark.parametrize("after", [7, 14, 21])
 def test_patience_is_as_long_in_a_fit_that_goes_on(
-    tmp_path: Path, stored: xr.Dataset, after: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stored: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0)
     # Nothing is learnt at such a rate, so the first epoch stays the best but for rounding.
     config = TrainingConfig(epochs=8, batch_size=8, learning_rate=1e-12, patience=3)
     whole = fitted(stored, config)
-    with pytest.raises(Stop):
-        fitted(stored, config, run=tmp_path / "run", lightning={"callbacks": [StopAt(after + 1)]})
-    latest = max((tmp_path / "run" / "checkpoints").iterdir())
-    # What is left is the checkpoint of the epoch's end.
-    latest.unlink()
-    resumed = fitted(stored, config, run=tmp_path / "run")
-    assert resumed.training["validation_loss"] == whole.training["validation_loss"]
+    for after in (7, 14, 21):
+        run = tmp_path / f"run{after}"
+        with pytest.raises(Stop):
+            fitted(stored, config, run=run, lightning={"callbacks": [StopAt(after + 1)]})
+        # What is left is the checkpoint of the epoch's end.
+        max((run / "checkpoints").iterdir()).unlink()
+        resumed = fitted(stored, config, run=run)
+        assert resumed.training["validation_loss"] == whole.training["validation_loss"], after
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "constant", "cosine"])
