@@ -9,7 +9,7 @@ export STFORECAST_DATA
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 
-.PHONY: help install demo operate gallery pictures golden notebooks docs test lint real pretrained ablation bench soak soak-run clean
+.PHONY: help install demo operate gallery pictures golden notebooks docs test test-slow lint real pretrained ablation bench soak soak-run clean
 
 help:
 	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
@@ -19,7 +19,8 @@ help:
 	@echo "make notebooks  execute the teaching notebooks into data/runs/notebooks (real series with STFORECAST_DATA)"
 	@echo "make docs   the documentation as pages, docs/_build/html (half a minute; nothing is fetched)"
 	@echo "make golden  the small pictures that tests compare with, anew (tests/golden); look at them before committing"
-	@echo "make test   the test suite"
+	@echo "make test   the test suite, but for the slow tests (under 8 minutes)"
+	@echo "make test-slow  kills, clusters, browsers, whole seasons, the growth of memory (under 5 minutes)"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed and memory against named alternatives, as tables; docs/performance.md has them"
 	@echo "make real   both real series whole; writes docs/results.md (needs STFORECAST_DATA)"
@@ -65,7 +66,10 @@ golden: install
 	$(BIN)/python tests/golden_pictures.py
 
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 lint: install
 	$(BIN)/ruff format --check .

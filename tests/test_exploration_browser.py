@@ -17,7 +17,10 @@ from test_plot import forecast_of, make_region, with_bounds
 
 import stforecast as stf
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium here to open the page with")
+pytestmark = [
+    pytest.mark.skipif(chromium() is None, reason="there is no Chromium here to open the page with"),
+    pytest.mark.slow,
+]
 
 READY = "window.stforecast"
 

@@ -198,6 +198,7 @@ def test_a_dry_run_says_what_would_be_started_and_does_nothing(tmp_path: Path, m
     assert sorted(tmp_path.rglob("*")) == found
 
 
+@pytest.mark.slow
 def test_g18_told_to_end_it_ends_its_run_as_well(tmp_path: Path) -> None:
     """The frames of today never come: the init time before is given up at once, the newest is waited for."""
     pipeline = make_pipeline(tmp_path, catch_up=1, deadline="1h")

@@ -1,4 +1,4 @@
-"""A share of `make soak-run` in every run of the suite: a small season with each fault once, and points of one run."""
+"""A share of `make soak-run` in every run of CI: a small season with each fault once, and points of one run."""
 
 import shutil
 import tempfile
@@ -13,6 +13,8 @@ import scheduled
 from season import DELIVERIES, FAULTS, Plan, Play, Season
 
 import stforecast as stf
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

@@ -102,6 +102,7 @@ def test_isolines_are_drawn_anew_in_each_frame() -> None:
     assert len(set(levels)) == 1
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     def peak(horizon: int) -> int:
         forecast, _ = make_forecast(horizon)

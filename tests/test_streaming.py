@@ -237,6 +237,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+@pytest.mark.slow
 def test_memory_stays_bounded_whatever_the_size_of_the_store(tmp_path: Path) -> None:
     rows, limit = 16_000, 40 * 2**20
     noise = np.random.default_rng(0).standard_normal((2000, 32, 64), np.float32)

@@ -251,6 +251,7 @@ def test_what_a_kill_left_of_a_checkpoint_is_none_and_is_cleared_away(
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_same_weights_whenever_each_would_save_and_go_on_to_the_same_bits(
     tmp_path: Path, stored: xr.Dataset
 ) -> None:
@@ -289,6 +290,7 @@ def test_a_compiled_fit_takes_the_same_steps_and_goes_on(
     assert graphs["unique_graphs"] == before
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path: Path) -> None:
     sizes = training_memory.sizes_by_epoch(16, tmp_path)
     # docs/performance.md has 0.1 MiB an epoch at first and 2 KiB in the long run.

@@ -1,4 +1,4 @@
-"""A share of `make soak` in every run of the suite: some trials of each kind, seeded."""
+"""A share of `make soak` in every run of CI: some trials of each kind, seeded."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import trials
 from crash import shrink_shards
 
 from stforecast.store import layout
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
