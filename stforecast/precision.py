@@ -1,4 +1,4 @@
-"""What float32 means on a GPU, and what computes a forecast: both decide its last digits."""
+"""What float32 means on a GPU, what computes a forecast, and what is set for a whole process: all decide last digits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +31,16 @@ def computed_on() -> str:
         return f"cuda ({torch.cuda.get_device_name()})"
     threads = torch.get_num_threads()
     return f"cpu ({torch.backends.cpu.get_cpu_capability()}), {threads} thread{'s' if threads > 1 else ''}"
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """What Lightning sets for the whole process, if it is told to be deterministic, is as it was behind this block."""
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    tries_first = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(is_deterministic, warn_only=only_warns)
+        torch.backends.cudnn.benchmark = tries_first

@@ -31,7 +31,7 @@ from stforecast.files import faults_named, replacing
 from stforecast.models.losses import forecast_loss, square_error
 from stforecast.models.tau import frames_of_calls, rollout
 from stforecast.networks import Context
-from stforecast.precision import without_tf32
+from stforecast.precision import settings_kept, without_tf32
 from stforecast.windows import Windows
 
 Schedule = Literal["cosine", "one_cycle", "constant"]
@@ -611,7 +611,7 @@ def train(
     quiet = {"enable_progress_bar": progress, "enable_model_summary": False}
     windows = {"train": training, "validation": validation}
     module = _Module(network, windows, context, config, weights or ErrorWeights(), describe)
-    with _quiet():
+    with _quiet(), settings_kept():
         trainer = lightning.Trainer(
             max_epochs=config.epochs,
             callbacks=callbacks,

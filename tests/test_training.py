@@ -290,6 +290,15 @@ def test_a_compiled_fit_takes_the_same_steps_and_goes_on(
     assert graphs["unique_graphs"] == before
 
 
+def test_a_deterministic_fit_leaves_the_process_as_it_was(stored: xr.Dataset, whole: Forecaster) -> None:
+    seen = []
+    note = StopAt(3, lambda: seen.append(torch.are_deterministic_algorithms_enabled()))
+    same = fitted(stored, lightning={"deterministic": True, "callbacks": [note]})
+    assert (seen, torch.are_deterministic_algorithms_enabled()) == ([True], False)
+    # On a CPU any fit is.
+    assert same.weights_hash() == whole.weights_hash()
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path: Path) -> None:
     sizes = training_memory.sizes_by_epoch(16, tmp_path)
