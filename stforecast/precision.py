@@ -1,4 +1,4 @@
-"""What float32 means on a GPU, what computes a forecast, and what is set for a whole process: all decide last digits."""
+"""What float32 means on a GPU, what computes a forecast, and what a fit sets for a whole process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
