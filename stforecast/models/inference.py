@@ -260,14 +260,15 @@ class Product(nn.Module):
         return product + other if operation == "add" else product * other
 
 
-class Pointwise(Product):
+class Pointwise(nn.Module):
     """A 1x1 convolution as a matrix product, (b, d, y, x) -> (b, e, y, x) with the channels last in memory."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__(convolution.weight.flatten(1), convolution.bias)
+        super().__init__()
+        self.product = Product(convolution.weight.flatten(1), convolution.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # noqa: D102
-        return _planes(super().forward(_cells(x)))
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return _planes(self.product(_cells(x)))
 
 
 class ConvolutionToGELU(nn.Conv2d):
@@ -292,7 +293,7 @@ class FoldedBlock(nn.Module):
     x'   = (1 + λ₁·g₁)·x + Q'·unit(a) + q'          Q' = λ₁·Q         q' = λ₁·(q + t₁)
     out  = x' + G'·gelu(dwconv(F'·x' + f')) + g'    F' = F·g₂         f' = f + F·t₂      G' = λ₂·G      g' = λ₂·g
 
-    Whatever the depthwise convolutions and the dynamic attention are, they stay.
+    The depthwise convolutions and the dynamic attention of the gating unit stay what they are.
     """
 
     shortcut: Tensor
@@ -434,7 +435,8 @@ def _to_openvino(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
 def _to_int8(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     """The network with the translator of each TAU inside it in 8 bits, calibrated on every second sample.
 
-    Encoder and decoder, and the first guess around them, stay in float32.
+    Its first block, the encoder and the decoder are in bfloat16 where the processor computes in that type, else in
+    float32. The first guess around them is in float32 everywhere.
     """
     made = copy.deepcopy(network).eval()
     seen: dict[nn.Module, list[Tensor]] = {module: [] for module in made.modules() if isinstance(module, TAU)}
@@ -447,7 +449,7 @@ def _to_int8(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     for hook in hooks:
         hook.remove()
     with _without_telemetry():
-        return _replaced(made, {TAU: lambda tau: Runtime(_compiled(_in_8_bits(tau, seen[tau])))})
+        return _replaced(made, {TAU: lambda tau: Runtime(_compiled(_in_8_bits(tau, seen[tau]), is_coarse=True))})
 
 
 class Runtime(nn.Module):
@@ -466,9 +468,11 @@ def _in_8_bits(network: TAU, samples: Sequence[Tensor]) -> Any:
     with redirect_stdout(io.StringIO()):
         import nncf
 
-        # Encoder and decoder are a small part of the work and made nearly all of the error (docs/performance.md). Sums
-        # and gates gain nothing.
-        in_float = nncf.IgnoredScope(patterns=[r"__module\.enc\..*", r"__module\.dec.*"], types=["Add", "Multiply"])
+        # Encoder, decoder and the translator's first block are a small part of the work and made most of the error
+        # (docs/performance.md). Sums and gates gain nothing.
+        in_float = nncf.IgnoredScope(
+            patterns=[r"__module\.enc\..*", r"__module\.hid\.enc\.0\..*", r"__module\.dec.*"], types=["Add", "Multiply"]
+        )
         return nncf.quantize(
             _openvino_model(network, tuple(samples[:1])),
             nncf.Dataset([some.numpy() for some in samples]),
@@ -488,12 +492,18 @@ def _openvino_model(network: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
         )
 
 
-def _compiled(model: Any) -> Run:
+def _compiled(model: Any, *, is_coarse: bool = False) -> Run:
     import openvino
 
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    # Without the hint some CPUs would compute in bfloat16.
-    compiled = openvino.Core().compile_model(model, "CPU", options | {"INFERENCE_PRECISION_HINT": "f32"})
+    core = openvino.Core()
+    has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        # Without the hint some CPUs would compute in bfloat16 whether they may or not.
+        "INFERENCE_PRECISION_HINT": "bf16" if is_coarse and has_bfloat16 else "f32",
+    }
+    compiled = core.compile_model(model, "CPU", options)
 
     def run(*inputs: Tensor) -> Tensor:
         # The runtime writes its next output to the same place.
