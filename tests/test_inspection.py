@@ -1,7 +1,6 @@
 """Inspection: what the data are, in numbers that agree with them, and every fault that they have."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import xarray as xr
 import zarr
 from factory import make_city, make_series
+from real_data import REAL_DATA, needs_real_data
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.inspection import Inspection, inspect
@@ -377,14 +377,12 @@ def test_a_zarr_store_of_nothing_is_a_fault(tmp_path: Path) -> None:
 
 # --- Real files
 
-DATA = os.environ.get("STFORECAST_DATA")
 
-
-@pytest.mark.skipif(DATA is None, reason="STFORECAST_DATA is not set: no real files (see data/README.md)")
+@needs_real_data
 def test_new_york_and_ncep_are_described() -> None:
-    city = inspect(Path(str(DATA)) / "taxinyc", time_zone="America/New_York")
+    city = inspect(REAL_DATA / "taxinyc", time_zone="America/New_York")
     assert (city.variables[1].maximum, city.variables[1].minimum) == (1518, 0)
     assert kinds(city) == []
     assert "2 time(s) that the clock of America/New_York never shows" in warned(city)
-    air = inspect(Path(str(DATA)) / "ncep_air")
+    air = inspect(REAL_DATA / "ncep_air")
     assert (air.variables[0].kept_as, air.variables[0].units, kinds(air)) == ("int16", "degK", [])

@@ -23,6 +23,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from numpy.testing import assert_allclose
+from real_data import REAL_DATA, needs_real_data
 
 from stforecast import plot
 from stforecast.errors import ErrorKind, StforecastError
@@ -803,10 +804,9 @@ def test_figures_are_released_with_their_last_reference() -> None:
     assert not Gcf.figs
 
 
-@pytest.mark.skipif("STFORECAST_DATA" not in os.environ, reason="STFORECAST_DATA names no folder of real data")
+@needs_real_data
 def test_ncep_air_is_drawn_where_it_was_measured() -> None:
-    folder = Path(os.environ["STFORECAST_DATA"])
-    with xr.open_dataset(folder / "ncep_air" / "air_2014.nc") as raw:
+    with xr.open_dataset(REAL_DATA / "ncep_air" / "air_2014.nc") as raw:
         series = raw[["air"]].isel(time=slice(0, 8)).astype("float32", keep_attrs=True).load()
     forecast = forecast_of(series)
     axes = panels_of(plot.comparison(forecast, series))

@@ -1,11 +1,11 @@
 """The models that come with the package, on data that look like theirs, and on theirs where they are at hand."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from real_data import REAL_DATA, needs_real_data
 
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
@@ -98,12 +98,10 @@ def test_each_model_says_why_it_does_not_fit() -> None:
         stf.predict(air.isel(time=slice(4)))
 
 
+@needs_real_data
 def test_the_tutorial_data_set_is_forecast_better_than_by_persistence() -> None:
-    data = os.environ.get("STFORECAST_DATA")
-    if not data:
-        pytest.skip("STFORECAST_DATA is not set: the real series are not at hand")
     # The same values and labels as xarray.tutorial.open_dataset("air_temperature"), which needs the network.
-    dataset = xr.open_mfdataset(sorted(Path(data, "ncep_air").glob("*.nc")), data_vars="all")
+    dataset = xr.open_mfdataset(sorted((REAL_DATA / "ncep_air").glob("*.nc")), data_vars="all")
     init_times = dataset["time"].to_numpy()[2500:2900:20]
     forecast = stf.predict(dataset, init_times=init_times, interval=0.9).compute()
     assert forecast["air"].attrs["units"] == "degK"

@@ -1,6 +1,5 @@
 """CF files: what is written comes back, joined and decoded by its own file; what is amiss is named."""
 
-import os
 import pickle
 import re
 import sys
@@ -16,6 +15,7 @@ import zarr
 from factory import make_series
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_data import REAL_DATA, needs_real_data
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.sources import cf, open_dataset
@@ -752,12 +752,10 @@ def test_chunks_cover_every_frame_once_and_stay_small(lengths: list[int], most: 
 
 # --- Real files
 
-NCEP = os.environ.get("STFORECAST_DATA")
 
-
-@pytest.mark.skipif(NCEP is None, reason="STFORECAST_DATA is not set: no real files (see data/README.md)")
+@needs_real_data
 def test_two_years_of_ncep_air_are_one_series() -> None:
-    folder = Path(str(NCEP)) / "ncep_air"
+    folder = REAL_DATA / "ncep_air"
     series = open_dataset(folder)
     assert dict(series.sizes) == {"time": 2920, "lat": 25, "lon": 53}
     assert series["air"].attrs["units"] == "degK"
@@ -767,9 +765,9 @@ def test_two_years_of_ncep_air_are_one_series() -> None:
             np.testing.assert_array_equal(series["air"].sel(time=year), expected["air"].astype(np.float32))
 
 
-@pytest.mark.skipif(NCEP is None, reason="STFORECAST_DATA is not set: no real files (see data/README.md)")
+@needs_real_data
 def test_ten_years_of_ncep_pressure_are_a_series() -> None:
-    series = open_dataset(Path(str(NCEP)) / "ncep_slp" / "slp_2001_2010.nc")
+    series = open_dataset(REAL_DATA / "ncep_slp" / "slp_2001_2010.nc")
     assert dict(series.sizes) == {"time": 3652, "lat": 17, "lon": 33}
     assert 90_000 < float(series["slp"].min()) < float(series["slp"].max()) < 110_000
 

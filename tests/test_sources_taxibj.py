@@ -1,6 +1,5 @@
 """TaxiBJ's layout: slots become local times, faults name string, row and file."""
 
-import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from real_data import REAL_DATA, needs_real_data
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid
@@ -395,12 +395,10 @@ def test_weather_that_is_not_marked_is_absent(tmp_path: Path) -> None:
 
 # --- Real files
 
-DATA = os.environ.get("STFORECAST_DATA")
 
-
-@pytest.mark.skipif(DATA is None, reason="STFORECAST_DATA is not set: no real files (see data/README.md)")
+@needs_real_data
 def test_new_york_is_read_as_it_is() -> None:
-    path = Path(str(DATA)) / "taxinyc" / "NYC16_M16x12_T30_InOut.h5"
+    path = REAL_DATA / "taxinyc" / "NYC16_M16x12_T30_InOut.h5"
     series = open_dataset(
         path, bounds=(40.699031, 40.849878, -74.022216, -73.873868), time_zone="America/New_York"
     ).compute()

@@ -1,12 +1,11 @@
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from factory import make_city, make_series, make_times
+from real_data import REAL_DATA, needs_real_data
 
 from stforecast import baselines
 from stforecast.baselines import DampedAnomalyPersistence, Persistence, SeasonalPersistence, fit_references
@@ -381,10 +380,6 @@ def test_tables_come_for_every_variable_and_level_with_decimals_that_fit() -> No
         score_table(scores, metric="mse")
 
 
-REAL = os.environ.get("STFORECAST_DATA")
-needs_real_data = pytest.mark.skipif(REAL is None, reason="STFORECAST_DATA names no folder of real data")
-
-
 def real_scores(path: str, names: tuple[str, ...]) -> xr.Dataset:
     """Scores of 1 to 8 steps on all frames of the last fifth, by references fitted on the first 70 %.
 
@@ -392,7 +387,7 @@ def real_scores(path: str, names: tuple[str, ...]) -> xr.Dataset:
     """
     from stforecast import sources
 
-    series = sources.open_dataset(Path(str(REAL)) / path).load()
+    series = sources.open_dataset(REAL_DATA / path).load()
     times = series["time"].to_numpy()
     first = int(0.8 * len(times))
     references = fit_references(names, series.isel(time=slice(int(0.7 * len(times)))), horizon=8)
