@@ -96,7 +96,8 @@ def fit(
             that the training period lacks; MEMORY_BUDGET, naming what it takes, if a series that is not as its store
             was opened does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED
             if the loss stops being finite; RESUME_MISMATCH, naming what differs, if the run was begun otherwise;
-            PERMISSION for a run's folder that cannot be made or written.
+            PERMISSION for a run's folder that cannot be made or written; BACKEND if a network that is to be compiled
+            cannot be.
     """
     # Lightning takes seconds to import, and a forecast does without it.
     from stforecast.presets import Preset, preset_of

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -537,16 +537,23 @@ def _catching(interrupted: threading.Event | None) -> Iterator[None]:
 
 
 @contextmanager
-def _as_asked(network: nn.Module, config: TrainingConfig) -> Iterator[None]:
-    """Calls of the network in this block go to compiled code, if that is asked for."""
-    if not config.compiled:
-        yield
-        return
+def _calls_compiled(network: nn.Module) -> Iterator[None]:
+    """Calls of a network in this block go to compiled code."""
     # In place, so that each weight keeps its name. The last batch of a pass is smaller and has code of its own, for
     # code for batches of any size is slower.
     network.compile(dynamic=False)
     try:
         yield
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        raise StforecastError(
+            ErrorKind.BACKEND,
+            f"torch.compile cannot write code for the network here ({' '.join(str(error).splitlines()[:2])}); on a "
+            "CPU it wants a C++ compiler; fit with compiled=False",
+        ) from error
     finally:
         network._compiled_call_impl = None
 
@@ -583,8 +590,8 @@ def train(
             an epoch without a finite validation loss; RESUME_MISMATCH, naming what differs, if the run was begun with
             another configuration, other data, another version, precision or number of processes; ARGUMENT for an option
             that is not the caller's, or that would give another network than the one that is saved; MEMORY_BUDGET if
-            there is too little memory; DISK_FULL, PERMISSION or IO_ERROR for a checkpoint that cannot be written, and
-            those before are intact.
+            there is too little memory; BACKEND if the network cannot be compiled; DISK_FULL, PERMISSION or IO_ERROR for
+            a checkpoint that cannot be written, and those before are intact.
     """
     options = dict(trainer_options or {})
     ours = [name for name in _OUR_OPTIONS if name in options]
@@ -634,8 +641,9 @@ def train(
                 run.write_down()
         with _catching(None if checkpoints is None else checkpoints.interrupted):
             try:
+                compiled = _calls_compiled(network) if config.compiled else nullcontext()
                 remedy = f"lower batch_size ({config.batch_size}) or take a smaller network"
-                with without_tf32(), _as_asked(network, config), memory_named(remedy):
+                with without_tf32(), compiled, memory_named(remedy):
                     trainer.fit(module, ckpt_path=resumed, weights_only=True)
             except SystemExit as ended:
                 # Lightning ends the whole process on Ctrl-C and SIGTERM, with a status that says nothing.

@@ -290,6 +290,18 @@ def test_a_compiled_fit_takes_the_same_steps_and_goes_on(
     assert graphs["unique_graphs"] == before
 
 
+def test_a_network_that_cannot_be_compiled_is_told_of_at_the_first_step(
+    stored: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def has_no_compiler(*_: object) -> None:
+        raise FileNotFoundError("no g++")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=has_no_compiler))
+    with pytest.raises(StforecastError, match=r"cannot write code .*no g\+\+.*; fit with compiled=False") as caught:
+        fitted(stored, replace(CONFIG, compiled=True))
+    assert caught.value.kind == ErrorKind.BACKEND
+
+
 def test_a_deterministic_fit_leaves_the_process_as_it_was(stored: xr.Dataset, whole: Forecaster) -> None:
     seen = []
     note = StopAt(3, lambda: seen.append(torch.are_deterministic_algorithms_enabled()))
