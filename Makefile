@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY
 .PHONY: help install demo operate gallery pictures golden notebooks docs test test-slow lint real pretrained ablation bench soak soak-run clean
 
 help:
-	@echo "make demo   a whole forecast on generated data, for the weather and for a city (under 4 minutes)"
+	@echo "make demo   a whole forecast on generated data, for the weather and for a city (about 4 minutes)"
 	@echo "make gallery  every kind of picture in one page, data/runs/gallery.html (real series with STFORECAST_DATA)"
 	@echo "make operate  scheduled forecasts of generated data up to now, with late and damaged input (under 2 minutes)"
 	@echo "make pictures  the pictures of the README and the documentation, docs/images (needs STFORECAST_DATA; three minutes)"
