@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -234,7 +234,7 @@ class Product(nn.Module):
 
     def __init__(self, matrix: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self._is_onednn = matrix.dtype == torch.float32 and matrix.device.type == "cpu" and _has_onednn()
+        self._is_onednn = _takes_onednn(matrix)
         matrix = matrix.detach().contiguous()
         self.register_buffer("matrix", torch.ops.mkldnn._reorder_linear_weight(matrix) if self._is_onednn else matrix)
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
@@ -275,7 +275,7 @@ class ConvolutionToGELU(nn.Conv2d):
     """A convolution and the GELU of what it gives, in one pass over memory where oneDNN computes it."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if x.dtype == torch.float32 and x.device.type == "cpu" and _has_onednn():
+        if _takes_onednn(x):
             activated: Tensor = torch.ops.mkldnn._convolution_pointwise(
                 x, weight, bias, self.padding, self.stride, self.dilation, self.groups, "gelu", [], "none"
             )
@@ -331,6 +331,10 @@ class FoldedBlock(nn.Module):
         attended = self.proj_2.with_other(gated, "add", x * self.shortcut)
         inside = _cells(self.dwconv(_planes(self.fc1(attended))))
         return _planes(self.fc2.with_other(inside, "add", attended))
+
+
+def _takes_onednn(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu" and _has_onednn()
 
 
 @cache
@@ -555,11 +559,7 @@ def _to_onnx(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
 
 def _for_export(network: nn.Module) -> nn.Module:
     """A copy with torch's own dilated convolution, which other runtimes know how to compute fast."""
-    return _replaced(copy.deepcopy(network).eval(), {DilatedDepthwise: _plain_convolution})
-
-
-def _plain_convolution(module: DilatedDepthwise) -> nn.Conv2d:
-    return _same_convolution(module, nn.Conv2d)
+    return _replaced(copy.deepcopy(network).eval(), {DilatedDepthwise: partial(_same_convolution, kind=nn.Conv2d)})
 
 
 def _same_convolution(module: nn.Module, kind: type[nn.Conv2d]) -> nn.Conv2d:
