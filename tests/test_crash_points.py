@@ -22,7 +22,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_s01_s02_s03_s05_s15_g01_g02_g03_g05_g10_a_writer_may_die_or_fail_anywhere(tmp_path: Path, name: str) -> None:
     bench = Bench(SCENARIOS[name], tmp_path / name)
-    for at, fault in sample(bench.points, 6, seed=len(name)):
+    for at, fault in sample(bench.points, 8, seed=len(name)):
         bench.disturb(at, fault)
 
 

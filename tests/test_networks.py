@@ -166,7 +166,7 @@ def test_tables_are_the_same_whether_a_store_is_streamed_or_in_memory(
     monkeypatch.setattr(layout, "CHUNK_BYTES", 1280)
     monkeypatch.setattr(layout, "SHARD_BYTES", 5120)
     # Its first frame stands alone, so no window has it.
-    series = make_series(1400, variables=("t2m", "u10"), levels=(500.0, 850.0), absent=(1,))
+    series = make_series(2000, variables=("t2m", "u10"), levels=(500.0, 850.0), absent=(1,))
     prepared(series, tmp_path / "s.zarr", allow_gaps=True)
     models = [
         fit(tmp_path / "s.zarr", history=3, horizon=2, network=GUIDED, training=SHORT, memory_limit=limit)

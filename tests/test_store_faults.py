@@ -235,6 +235,7 @@ print(peak())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", ["time", "space"])
 def test_l01_l02_l03_i12_a_build_takes_as_much_memory_for_more_data(tmp_path: Path, chunks: str) -> None:
     def taken(frames: int) -> int:

@@ -102,7 +102,7 @@ def by_start(windows: Windows, number: int = 0) -> dict[int, tuple[bytes, bytes]
     frames=st.integers(80, 400),
     seed=st.none() | st.integers(0, 9),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_streamed_pass_gives_each_window_of_memory_once(
     group: Path, absent: set[int], history: int, horizon: int, batch_size: int, frames: int, seed: int | None
 ) -> None:
@@ -239,7 +239,7 @@ print(peak() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 @pytest.mark.slow
 def test_memory_stays_bounded_whatever_the_size_of_the_store(tmp_path: Path) -> None:
-    rows, limit = 16_000, 40 * 2**20
+    rows, limit = 24_000, 40 * 2**20
     noise = np.random.default_rng(0).standard_normal((2000, 32, 64), np.float32)
     group = zarr.open_group(tmp_path, mode="w", zarr_format=3)
     write_array(group, "t2m", np.tile(noise, (rows // 2000, 1, 1)), chunk=32, shard=2048)
@@ -248,7 +248,7 @@ def test_memory_stays_bounded_whatever_the_size_of_the_store(tmp_path: Path) -> 
         command = [sys.executable, "-c", MEMORY, str(tmp_path), str(some), str(limit)]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
-    # 131 MB through 42 MB. Zarr's own modules and threads, and the C library's allocator, take some 40 MiB besides.
+    # 196 MB through 42 MB. Zarr's own modules and threads, and the C library's allocator, take some 40 MiB besides.
     small, large = grown(rows // 4), grown(rows)
     assert large < limit + 64 * 2**20
     assert large < small + 24 * 2**20

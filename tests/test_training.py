@@ -313,9 +313,9 @@ def test_a_deterministic_fit_leaves_the_process_as_it_was(stored: xr.Dataset, wh
 
 @pytest.mark.slow
 def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path: Path) -> None:
-    sizes = training_memory.sizes_by_epoch(16, tmp_path)
+    sizes = training_memory.sizes_by_epoch(24, tmp_path)
     # docs/performance.md has 0.1 MiB an epoch at first and 2 KiB in the long run.
-    assert sizes[-1] - sizes[7] < 12 * 2**20
+    assert sizes[-1] - sizes[7] < 16 * 2**20
 
 
 def test_m05_d09_a_gradient_that_is_not_finite_stops_the_fit(stored: xr.Dataset, monkeypatch) -> None:
