@@ -78,8 +78,9 @@ def execute(path: Path, executed: Path) -> list[str]:
     notebook = nbformat.read(path, as_version=4)
     faults = []
     with tempfile.TemporaryDirectory() as folder:
-        rules = Path(folder) / "rules.py"
-        rules.write_text(RULES)
+        rules, last_words = Path(folder) / "rules.py", Path(folder) / "last_words"
+        # Where a library crashes, in which thread: the kernel keeps its own error stream to itself.
+        rules.write_text(f"{RULES}import faulthandler\nfaulthandler.enable(open({str(last_words)!r}, 'w'))\n")
         work, scratch = Path(folder) / "work", Path(folder) / "scratch"
         work.mkdir()
         scratch.mkdir()
@@ -103,6 +104,8 @@ def execute(path: Path, executed: Path) -> list[str]:
                     client.execute_cell(cell, number)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             faults.append(str(error))
+            if isinstance(error, DeadKernelError):
+                faults.append(last_words.read_text(errors="replace"))
         faults += [f"left {left.name} in its folder; write into temporary folders" for left in work.iterdir()]
     faults += [f"on the error stream: {line}" for line in _errors_of(notebook)]
     executed.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import zarr
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing, unwritten
 from stforecast.grid import check_forecast
+from stforecast.netcdf import open_netcdf, write_netcdf
 from stforecast.store.layout import TIME_ENCODING, consolidate
 
 _TIMES: dict[str, dict[str, Any]] = {
@@ -67,7 +68,7 @@ def write_forecast(forecast: xr.Dataset, path: str | Path) -> Path:
                 consolidate(temporary, map(str, plain.data_vars))
             else:
                 packed = {str(name): {"zlib": True, "complevel": 1} for name in forecast.data_vars}
-                plain.to_netcdf(temporary, engine="netcdf4", encoding=_TIMES | whole | packed)
+                write_netcdf(plain, temporary, encoding=_TIMES | whole | packed)
     except (OSError, RuntimeError) as error:
         raise unwritten(error, path) from error
     return path
@@ -95,7 +96,7 @@ def open_forecast(path: str | Path) -> xr.Dataset:
         if path.is_dir():
             forecast = xr.open_zarr(path, decode_timedelta=True)
         else:
-            forecast = xr.open_dataset(path, engine="netcdf4", decode_timedelta=True)
+            forecast = open_netcdf(path, decode_timedelta=True)
     except (OSError, ValueError) as error:
         raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is neither netCDF nor Zarr that can be read") from error
     check_forecast(forecast)

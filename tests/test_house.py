@@ -14,7 +14,7 @@ PACKAGE = Path(stforecast.__file__).parent
 
 # From the bottom up; a module may import from its own storey's modules listed before it, and from any lower storey.
 STOREYS = (
-    {"allocation", "configuration", "errors", "files", "precision", "units"},
+    {"allocation", "configuration", "errors", "files", "netcdf", "precision", "units"},
     {"local_time", "time_axis", "time_features"},
     {"grid"},
     {"split", "normalization", "channels", "limits"},

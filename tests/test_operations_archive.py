@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -57,6 +58,16 @@ def test_the_archive_is_its_forecasts_one_after_the_other(archive: Archive) -> N
         np.testing.assert_array_equal(opened["last_frame"], TIMES[10:13])
         # What the archive gives is a forecast: it can be scored as it is.
         assert stf.evaluate(opened, SERIES, reference=["persistence"])["t2m"].sizes["lead_time"] == 3
+
+
+def test_the_archive_is_read_by_many_threads_at_once(archive: Archive) -> None:
+    rows = range(8, 24)
+    for row in rows:
+        publish(archive, row)
+    expected = stf.baselines.Persistence().predict(SERIES, init_times=TIMES[rows], horizon=3)
+    with open_forecasts(archive.folder) as opened, dask.config.set(scheduler="threads", num_workers=8):
+        for _ in range(3):
+            np.testing.assert_array_equal(opened[["t2m"]].compute()["t2m"], expected["t2m"])
 
 
 def test_what_a_forecast_lacks_is_nan_beside_others(archive: Archive) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from real_data import REAL_DATA, needs_real_data
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.sources import cf, open_dataset
+from stforecast.sources import open_dataset
 from stforecast.sources.cf_time import decode_times
 from stforecast.sources.slabs import Key, _time_chunks, lazy_array
 
@@ -777,12 +777,3 @@ def test_a03_messages_have_no_list_of_backends(tmp_path: Path) -> None:
     with pytest.raises(StforecastError) as caught:
         open_dataset(tmp_path / "a.nc")
     assert not re.search("engine|backend", str(caught.value))
-
-
-def test_an_open_file_keeps_one_chunk_a_variable(tmp_path: Path) -> None:
-    values = np.zeros((8, 4, 6), np.float32)
-    xr.Dataset({"t2m": (("time", "y", "x"), values)}).to_netcdf(
-        tmp_path / "f.nc", encoding={"t2m": {"chunksizes": (2, 4, 6), "zlib": True}}
-    )
-    with cf._open_with_small_caches(str(tmp_path / "f.nc"), "r") as file:
-        assert file["t2m"].get_var_chunk_cache()[0] == 2 * 4 * 6 * 4

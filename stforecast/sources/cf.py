@@ -1,23 +1,20 @@
 """Series from any CF netCDF file or zarr store, or from several that follow each other in time."""
 
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import netCDF4
 import numpy as np
 import xarray as xr
-from xarray.backends import CachingFileManager, NetCDF4DataStore
-from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, axis_of, find_dims
 from stforecast.local_time import check_local_times
+from stforecast.netcdf import open_netcdf
 from stforecast.sources import era5
 from stforecast.sources.cf_time import decode_times, shows_durations
 from stforecast.sources.raw_files import Location, Stamp, check_file, find_files, in_one_line, is_url, is_zarr, naming
@@ -31,8 +28,6 @@ from stforecast.units import canonical_units
 _REFERENCES = ("bounds", "climatology", "grid_mapping", "coordinates", "cell_measures", "ancillary_variables")
 _SERIES_AXES = ("T", "Z", "Y", "X")
 _LIMITS = ("valid_min", "valid_max", "valid_range")
-# A chunk that is larger is decoded anew at each read, as it is by default.
-_LARGEST_CACHE = 64 * 2**20
 # ERA5's experiment versions: what is final, and what may still be corrected (ERA5T).
 _EXPVER, _FINAL, _PRELIMINARY = "expver", "1", "5"
 
@@ -205,25 +200,11 @@ def _open_netcdf(path: Path) -> xr.Dataset:
         with warnings.catch_warnings():
             # NOAA's files give _FillValue and another missing_value; both become NaN, as they should.
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            files: Any = CachingFileManager(_open_with_small_caches, str(path), mode="r", lock=NETCDF4_PYTHON_LOCK)
-            return xr.open_dataset(NetCDF4DataStore(files, mode="r"), **options)  # type: ignore[no-untyped-call]  # xarray's
+            return open_netcdf(path, **options)
     except Exception as error:  # damaged metadata raise whatever the line that meets them raises
         raise StforecastError(
             ErrorKind.FILE_FORMAT, f"{path} cannot be read: {in_one_line(error)}; fetch the file anew"
         ) from error
-
-
-def _open_with_small_caches(path: str, mode: Literal["r"]) -> Any:
-    """A file that keeps one decoded chunk a variable in memory.
-
-    By default the netCDF library keeps up to 64 MiB of them for each variable of each open file, and xarray 128 files.
-    """
-    file = netCDF4.Dataset(path, mode)
-    for variable in file.variables.values():
-        chunk = variable.chunking()
-        if isinstance(chunk, list) and variable.dtype is not str:
-            variable.set_var_chunk_cache(size=min(math.prod(chunk) * variable.dtype.itemsize, _LARGEST_CACHE))
-    return file
 
 
 def with_static(series: xr.Dataset, opened: Sequence[Opened], names: Sequence[str]) -> xr.Dataset:

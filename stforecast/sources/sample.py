@@ -9,6 +9,7 @@ import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import replacing
+from stforecast.netcdf import write_netcdf
 from stforecast.sources.sample_traffic import CELLS, counts, present
 from stforecast.sources.sample_weather import weather_years
 from stforecast.sources.slots import SLOTS_PER_DAY, slots_of
@@ -92,7 +93,7 @@ def _write_netcdf(weather: xr.Dataset, path: Path) -> None:
     }
     encoding["time"] = {"dtype": "int32", "units": "hours since 1900-01-01", "calendar": "proleptic_gregorian"}
     with replacing(path) as temporary:
-        weather.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+        write_netcdf(weather, temporary, encoding=encoding)
 
 
 def _write_period(root: Path, name: str, days: int, seed: int) -> Path:
