@@ -5,48 +5,58 @@ import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.time_axis import show_time
-from stforecast.units import canonical_units
+from stforecast.units import Conversion
 
 # Numbers that files use for a missing value without saying so.
 _SENTINELS = (-9999.0, -999.0, -99999.0, -32768.0, -32767.0, 9999.0, 99999.0)
 _HUGE = 1e15
 _ROUNDING = 1e-6
 
-# By units and standard name or name: wide enough for the whole atmosphere of the Earth, so that only what cannot be is
-# refused: degrees Celsius called kelvin, hectopascal called pascal.
-_LIMITS: dict[tuple[str, str], tuple[float, float]] = {
-    ("K", "air_temperature"): (130.0, 350.0),
-    ("K", "t2m"): (150.0, 350.0),
-    ("K", "2m_temperature"): (150.0, 350.0),
-    ("K", "air"): (130.0, 350.0),
-    ("K", "t"): (130.0, 350.0),
-    ("K", "sea_surface_temperature"): (260.0, 320.0),
-    ("Pa", "air_pressure_at_mean_sea_level"): (80_000.0, 115_000.0),
-    ("Pa", "air_pressure_at_sea_level"): (80_000.0, 115_000.0),
-    ("Pa", "slp"): (80_000.0, 115_000.0),
-    ("Pa", "msl"): (80_000.0, 115_000.0),
+# By standard name or name, with the units that they are in here: wide enough for the whole atmosphere of the Earth, so
+# that only what cannot be is refused: degrees Celsius called kelvin or the reverse, hectopascal called pascal.
+_LIMITS: dict[str, tuple[str, float, float]] = {
+    "air_temperature": ("K", 130.0, 350.0),
+    "t2m": ("K", 150.0, 350.0),
+    "2m_temperature": ("K", 150.0, 350.0),
+    "air": ("K", 130.0, 350.0),
+    "t": ("K", 130.0, 350.0),
+    "sea_surface_temperature": ("K", 260.0, 320.0),
+    "air_pressure_at_mean_sea_level": ("Pa", 80_000.0, 115_000.0),
+    "air_pressure_at_sea_level": ("Pa", 80_000.0, 115_000.0),
+    "slp": ("Pa", 80_000.0, 115_000.0),
+    "msl": ("Pa", 80_000.0, 115_000.0),
     # More vehicles than this do not fit through a cell of a city in half an hour.
-    ("1", "inflow"): (0.0, 1e5),
-    ("1", "outflow"): (0.0, 1e5),
-    ("m s-1", "eastward_wind"): (-200.0, 200.0),
-    ("m s-1", "northward_wind"): (-200.0, 200.0),
-    ("m s-1", "u10"): (-150.0, 150.0),
-    ("m s-1", "v10"): (-150.0, 150.0),
+    "inflow": ("1", 0.0, 1e5),
+    "outflow": ("1", 0.0, 1e5),
+    "eastward_wind": ("m s-1", -200.0, 200.0),
+    "northward_wind": ("m s-1", -200.0, 200.0),
+    "u10": ("m s-1", -150.0, 150.0),
+    "v10": ("m s-1", -150.0, 150.0),
 }
 
 
 def limits_of(variable: xr.DataArray) -> tuple[float, float]:
-    """The least and the greatest value that a variable can have; infinite where nothing is known.
+    """The least and the greatest value that a variable can have, in its units; infinite where nothing is known.
 
     Its own valid_min, valid_max and valid_range go before physics.
+
+    >>> limits_of(xr.DataArray(name="msl", attrs={"units": "hPa"}))
+    (800.0, 1150.0)
     """
-    units = canonical_units(variable.attrs.get("units", ""))
-    names = (str(variable.attrs.get("standard_name", "")), str(variable.name))
-    known = next((_LIMITS[units, name] for name in names if (units, name) in _LIMITS), (-np.inf, np.inf))
-    known = tuple(variable.attrs.get("valid_range", known))
+    known = tuple(variable.attrs.get("valid_range", _physical_limits(variable)))
     low = variable.attrs.get("valid_min", known[0])
     high = variable.attrs.get("valid_max", known[1])
     return float(low), float(high)
+
+
+def _physical_limits(variable: xr.DataArray) -> tuple[float, float]:
+    for name in (str(variable.attrs.get("standard_name", "")), str(variable.name)):
+        if name in _LIMITS:
+            units, low, high = _LIMITS[name]
+            conversion = Conversion.between(units, variable.attrs.get("units", ""))
+            if conversion is not None:
+                return (low * conversion.scale + conversion.offset, high * conversion.scale + conversion.offset)
+    return (-np.inf, np.inf)
 
 
 def check_range(variable: xr.DataArray, *, counts: bool = False) -> None:
