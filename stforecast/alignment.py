@@ -39,7 +39,8 @@ class Alignment:
         channels: the model's variables.
         names: the caller's names by the model's.
         conversions: from the caller's units into the model's, by the model's names.
-        rows: where the model's rows stand among the caller's, (y,).
+        grid: the model's.
+        rows: where its rows stand among the caller's, (y,).
         columns: where its columns stand, (x,).
         levels: where its levels stand among the caller's, by its names; absent for variables without levels.
         found: the caller's variables, lazily, by their own names.
@@ -49,6 +50,7 @@ class Alignment:
     channels: Channels
     names: Mapping[str, str]
     conversions: Mapping[str, Conversion]
+    grid: Grid
     rows: Positions
     columns: Positions
     levels: Mapping[str, Positions]
@@ -95,7 +97,7 @@ class Alignment:
                 f"model is of the grid {grid}: assign theirs, e.g. series.assign_coords({unlabelled[0]}=…)",
             )
         rows, columns = grid.positions_in(Grid.of(found), part=True)
-        return cls(channels, names, conversions, rows, columns, levels, found, step)
+        return cls(channels, names, conversions, grid, rows, columns, levels, found, step)
 
     @property
     def dims(self) -> tuple[str, str, str]:
@@ -121,14 +123,37 @@ class Alignment:
         return xr.Dataset(variables, attrs=block.attrs)
 
     def template(self, item: Variable) -> xr.DataArray:
-        """The caller's variable without time, ([level,] Y, X), lazily: the model's cells in its own order."""
+        """The caller's variable without time, ([level,] Y, X), lazily: the model's cells in its own order.
+
+        A region that the caller's labels tear apart, across Greenwich or the date line, has the model's longitudes.
+        """
         time, y, x = self.dims
         variable = self.found[self.names[item.name]].isel({time: 0}, drop=True)
-        where = {y: np.sort(self.rows), x: np.sort(self.columns)}
+        columns = self.columns[self._column_order]
+        where = {y: np.sort(self.rows), x: columns}
         level = level_dim(self.found, self.names[item.name])
         if level is not None:
             where[level] = np.sort(self.levels[item.name])
-        return variable.isel(where).transpose(..., y, x)
+        kept = variable.isel(where).transpose(..., y, x)
+        if self._is_torn:
+            labels = self.grid.x[self._column_order].astype(np.result_type(kept[x].dtype, np.float32))
+            kept = kept.assign_coords({x: (x, labels, kept[x].attrs)})
+        return kept
+
+    @property
+    def _is_torn(self) -> bool:
+        """Whether neighbouring columns of the model would lie apart in the caller's order."""
+        if self.grid.spans_globe or len(self.columns) < 2:
+            return False
+        return bool(np.unique(np.sign(np.diff(self.columns))).size > 1)
+
+    @property
+    def _column_order(self) -> Positions:
+        """The model's columns in the order in which the caller gets them."""
+        if not self._is_torn:
+            return np.argsort(self.columns)
+        order = np.arange(len(self.columns))
+        return order if self.grid.is_eastward == Grid.of(self.found).is_eastward else order[::-1]
 
     def to_caller(self, item: Variable, values: Values) -> xr.DataArray:
         """Physical values (init_time, lead_time, [level,] y, x) of the model, in the caller's terms.
@@ -138,7 +163,7 @@ class Alignment:
         _, y, x = self.dims
         template = self.template(item)
         # `rows` say where the model's rows stand among the caller's; sorted by that they are in the caller's order.
-        values = values[..., np.argsort(self.rows)[:, None], np.argsort(self.columns)]
+        values = values[..., np.argsort(self.rows)[:, None], self._column_order]
         dims = ["init_time", "lead_time", y, x]
         level = level_dim(self.found, self.names[item.name])
         if level is not None:

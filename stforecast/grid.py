@@ -151,6 +151,35 @@ class Grid:
                     f"coordinate {name} must be finite and strictly monotonic but holds {values[:5]}…; sort it, e.g. "
                     f"dataset.sortby('{name}')",
                 )
+        if self.is_geographic:
+            self._check_sphere()
+
+    def _check_sphere(self) -> None:
+        """Refuse places that are none, that come twice, or that lie side by side only on the globe."""
+        if np.abs(self.y).max() > 90 + COORDINATE_TOLERANCE:
+            raise StforecastError(
+                ErrorKind.GRID_SHAPE,
+                f"latitudes in {self.y_name} must lie between -90 and 90 but run from {self.y[0]:g} to {self.y[-1]:g}; "
+                "colatitudes are 90 minus the latitude",
+            )
+        apart, extent = np.abs(np.diff(self.x)), abs(self.x[-1] - self.x[0])
+        if extent > 360 - COORDINATE_TOLERANCE * _spacing(self.x):
+            raise StforecastError(
+                ErrorKind.GRID_LON,
+                f"{self.x_name} runs from {self.x[0]:g} to {self.x[-1]:g}, so the globe is there more than once; drop "
+                f"what is repeated, e.g. dataset.isel({self.x_name}=slice(0, -1))",
+            )
+        if len(self.x) > 2:
+            *_, second, widest = np.sort(apart)
+            if widest > 2 * second and 360 - extent <= 1.5 * second:
+                gap = int(apart.argmax())
+                turn = "% 360" if self.x.min() < 0 else "+ 180) % 360 - 180"
+                raise StforecastError(
+                    ErrorKind.GRID_LON,
+                    f"{self.x_name} jumps from {self.x[gap]:g} to {self.x[gap + 1]:g} while its ends are neighbours on "
+                    "the globe; number its columns from the jump on, e.g. dataset.assign_coords("
+                    f"{self.x_name}={'(' * turn.count(')')}dataset.{self.x_name} {turn}).sortby('{self.x_name}')",
+                )
 
     @classmethod
     def of(cls, dataset: xr.Dataset) -> "Grid":
@@ -159,7 +188,8 @@ class Grid:
         Axes without coordinate values count their cells from 0.
 
         Raises:
-            StforecastError: DIMS if there is not one Y and one X dimension, or one is not monotonic.
+            StforecastError: DIMS if there is not one Y and one X dimension, or one is not monotonic; GRID_SHAPE for
+                latitudes beyond the poles; GRID_LON for longitudes that come twice or are torn apart.
         """
         y_name, x_name = find_dims(dataset, "Y", "X")
         return cls(
@@ -182,6 +212,11 @@ class Grid:
             return False
         spacing = abs(self.x[1] - self.x[0])
         return bool(np.isclose(abs(self.x[-1] - self.x[0]) + spacing, 360.0, atol=0.01 * spacing))
+
+    @property
+    def is_eastward(self) -> bool:
+        """Whether the columns go from west to east."""
+        return len(self.x) < 2 or bool(self.x[-1] > self.x[0])
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same cells in the same order, whatever the dimensions are called."""
@@ -226,7 +261,8 @@ class Grid:
         columns = _match(self.x, found.x, period, part) if rows is not None else None
         if rows is None or columns is None:
             raise StforecastError(
-                ErrorKind.GRID_SHAPE, f"wanted the grid {self} but the data have {found}; regrid them or fit anew"
+                ErrorKind.GRID_SHAPE,
+                f"wanted the grid {self} but the data have {found}; regrid them, see harmonise(like=…)",
             )
         return rows, columns
 
@@ -299,10 +335,11 @@ def times_of(series: xr.Dataset) -> Times:
 
 
 def on_grid_of(found: xr.Dataset, wanted: xr.Dataset, *, name: str) -> xr.Dataset:
-    """The variables of `wanted` out of `found`, with its dimension names, its order of cells and its levels.
+    """The variables of `wanted` out of `found`, with its dimension names, its cells in its order, and its levels.
 
-    Cells are matched by label, so latitudes may run the other way and longitudes follow another convention; the labels
-    of `wanted` are taken over, so that arithmetic of both aligns exactly. Nothing is loaded.
+    Cells are matched by label, so `found` may reach further, latitudes may run the other way and longitudes follow
+    another convention; the labels of `wanted` are taken over, so that arithmetic of both aligns exactly. A city's grid
+    has to be the same. Nothing is loaded.
 
     Args:
         found: variables (…, [level,] Y, X) with `units`.
@@ -329,7 +366,7 @@ def on_grid_of(found: xr.Dataset, wanted: xr.Dataset, *, name: str) -> xr.Datase
 
 def _cell_positions(found: xr.Dataset, wanted: xr.Dataset, name: str) -> tuple[Positions, Positions]:
     try:
-        return Grid.of(wanted).positions_in(Grid.of(found))
+        return Grid.of(wanted).positions_in(Grid.of(found), part=True)
     except StforecastError as error:
         raise StforecastError(error.kind, f"{name}: {error}") from error
 

@@ -265,15 +265,11 @@ def _columns_between(grid: Grid, west: float, east: float) -> tuple[Positions, n
     if not len(columns):
         return columns, grid.x[columns]
     columns = columns[np.argsort(offset[columns], kind="stable")]
-    if not _is_eastward(grid):
+    if not grid.is_eastward:
         columns = columns[::-1]
     own = grid.x[columns]
     candidates = [own, *(_in_convention(own, first) for first in _FIRST_LONGITUDE.values())]
     return columns, next((labels for labels in candidates if _runs_on(labels, grid)), west + offset[columns])
-
-
-def _is_eastward(grid: Grid) -> bool:
-    return len(grid.x) < 2 or bool(grid.x[-1] > grid.x[0])
 
 
 def _in_convention(longitudes: npt.NDArray[np.float64], first: float) -> npt.NDArray[np.float64]:
@@ -285,7 +281,7 @@ def _in_convention(longitudes: npt.NDArray[np.float64], first: float) -> npt.NDA
 
 def _runs_on(labels: npt.NDArray[np.float64], grid: Grid) -> bool:
     """Whether labels go one way with no step wider than the grid's widest."""
-    steps = np.diff(labels) * (1 if _is_eastward(grid) else -1)
+    steps = np.diff(labels) * (1 if grid.is_eastward else -1)
     widest = np.abs(np.diff(grid.x)).max() if len(grid.x) > 1 else 0.0
     return bool((steps > 0).all() and (steps <= 1.5 * widest).all())
 
@@ -301,7 +297,7 @@ def _order_latitude(series: xr.Dataset, order: LatitudeOrder) -> xr.Dataset:
 def _to_convention(series: xr.Dataset, convention: LongitudeConvention) -> xr.Dataset:
     grid = _geographic(series, "longitude")
     labels = _in_convention(grid.x, _FIRST_LONGITUDE[convention])
-    order = np.argsort(labels if _is_eastward(grid) else -labels, kind="stable")
+    order = np.argsort(labels if grid.is_eastward else -labels, kind="stable")
     if not grid.spans_globe and not _runs_on(labels[order], grid):
         raise StforecastError(
             ErrorKind.GRID_LON,

@@ -76,6 +76,21 @@ def test_what_goes_in_comes_out_again(change: Callable[[xr.Dataset], xr.Dataset]
         np.testing.assert_allclose(back[str(name)][:, 0].to_numpy(), mine.to_numpy(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("step", [1, -1], ids=["eastward", "westward"])
+def test_a_region_across_the_callers_seam_stays_in_one_piece(step: int) -> None:
+    """A model of the Atlantic and a globe that begins at Greenwich: neighbours stay neighbours."""
+    region = make_series(shape=(4, 9)).assign_coords(longitude=np.arange(-70.0, 11, 10))
+    globe = region.assign_coords(longitude=region["longitude"] % 360).sortby("longitude")
+    globe = globe.reindex(longitude=np.arange(0.0, 360, 10), fill_value=280.0).isel(longitude=slice(None, None, step))
+    alignment = aligned(globe, region)
+    (item,) = alignment.channels.variables
+    labels = alignment.template(item)["longitude"].to_numpy()
+    np.testing.assert_array_equal(labels, np.arange(-70.0, 11, 10)[::step])
+    back = there_and_back(alignment)["t2m"][:, 0]
+    expected = region["t2m"].isel(longitude=slice(None, None, step)).to_numpy()
+    np.testing.assert_allclose(back.to_numpy(), expected, rtol=1e-6)
+
+
 def test_a_part_of_a_larger_region_is_taken_where_it_is() -> None:
     whole = make_series(shape=(8, 12))
     part = whole.isel(latitude=slice(2, 6), longitude=slice(3, 9))

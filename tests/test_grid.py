@@ -84,6 +84,41 @@ def test_a_globe_is_known_by_its_last_column() -> None:
     assert not Grid.of(make_city()).spans_globe
 
 
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"x": np.arange(0, 361, 30.0)}, r"lon runs from 0 to 360, so the globe is there more than once; .*lon=slice"),
+        ({"x": np.arange(180, -181, -30.0)}, "lon runs from 180 to -180, so the globe is there more than once"),
+        ({"y": np.arange(20.0, 141, 40)}, "lat must lie between -90 and 90 but run from 20 to 140; colatitudes"),
+        (
+            {"x": np.array([0, 10, 20, 330, 340, 350.0])},
+            r"lon jumps from 20 to 330 while .*lon=\(dataset.lon \+ 180\) % 360 - 180\).sortby",
+        ),
+        (
+            {"x": np.array([-180, -170, 160, 170.0])},
+            r"lon jumps from -170 to 160 while .*lon=dataset.lon % 360\).sortby",
+        ),
+    ],
+)
+def test_grids_that_are_none_on_a_sphere_are_refused(changes: dict, match: str) -> None:
+    with pytest.raises(StforecastError, match=match):
+        grid(**changes)
+
+
+def test_what_the_message_says_mends_a_torn_axis() -> None:
+    for torn in ([0, 10, 20, 330, 340, 350.0], [-180, -170, 160, 170.0]):
+        dataset = xr.Dataset(coords={"lat": [0.0], "lon": torn})
+        with pytest.raises(StforecastError) as caught:
+            Grid.of(dataset)
+        mended = eval(str(caught.value).split("e.g. ")[1], {"dataset": dataset})
+        assert set(np.diff(Grid.of(mended).x)) == {10.0}
+
+
+@pytest.mark.parametrize("x", [np.array([0, 10, 20, 40, 50.0]), np.array([0.0, 180]), np.geomspace(1, 300, 12)])
+def test_uneven_columns_are_a_grid(x: np.ndarray) -> None:
+    assert not grid(x=x).spans_globe or len(x) == 2
+
+
 def test_bounds_of_one_cell_are_one_apart() -> None:
     np.testing.assert_array_equal(cell_bounds(np.array([3.0])), [2.5, 3.5])
 

@@ -27,6 +27,18 @@ def inits_of(series: xr.Dataset) -> np.ndarray:
     return series["time"].to_numpy()[40:-1]
 
 
+def test_a_truth_may_reach_further_than_the_forecast() -> None:
+    series = make_series(68, shape=(6, 12))
+    region = series.isel(latitude=slice(1, 4), longitude=slice(3, 8))
+    forecast = Persistence().predict(region, init_times=inits_of(region), horizon=3)
+    west = series.assign_coords(longitude=(series["longitude"] + 180) % 360 - 180).sortby("longitude")
+    training = region.isel(time=slice(40))
+    expected = evaluate(forecast, region, reference=["climatology"], training=training)
+    for truth in (series, west, west.isel(latitude=slice(None, None, -1))):
+        found = evaluate(forecast, truth, reference=["climatology"], training=training)
+        xr.testing.assert_identical(found, expected)
+
+
 def shifted(forecast: xr.Dataset, by: float) -> xr.Dataset:
     return forecast.map(lambda variable: variable + by, keep_attrs=True)
 

@@ -63,8 +63,8 @@ def evaluate(
 
     Args:
         forecast: (init_time, lead_time, [level,] Y, X).
-        truth: (time, [level,] Y, X) with at least the forecast's variables, on the same cells in any order; references
-            take their frames from it, so let it begin well before the first init time.
+        truth: (time, [level,] Y, X) with at least the forecast's variables and cells, in any order, in its units;
+            references take their frames from it, so let it begin well before the first init time.
         reference: names for `fit_references`, or baselines and other forecasts by names of your own.
         training: the frames that references given by name, and the climatology of acc, are fitted on; by default the
             training period of the split that the truth carries, or the forecast.
