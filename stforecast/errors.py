@@ -114,7 +114,7 @@ class ErrorKind(StrEnum):
     RESUME_MISMATCH = "RESUME_MISMATCH"
     """An interrupted fit that was begun with another configuration, data or versions."""
     RUN_ACTIVE = "RUN_ACTIVE"
-    """Another scheduled run is at work on the same output."""
+    """Another scheduled run is at work on the same output, or another fit in the same folder."""
     SHAPE = "SHAPE"
     """Arrays of another shape or type than was wanted."""
     STALE_OUTPUT = "STALE_OUTPUT"

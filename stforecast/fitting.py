@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -26,7 +27,7 @@ from stforecast.networks import Context, NetworkConfig, NetworkShape, Tables
 from stforecast.normalization import Normalization
 from stforecast.split import Split, frames_in
 from stforecast.store import group_of, open_store
-from stforecast.store.versions import MANIFEST
+from stforecast.store.versions import MANIFEST, lock
 from stforecast.time_axis import Times, show_step, show_time
 from stforecast.windows import (
     Rows,
@@ -96,8 +97,8 @@ def fit(
             that the training period lacks; MEMORY_BUDGET, naming what it takes, if a series that is not as its store
             was opened does not fit, or not even a stream; NAN or INF for values that are not finite; TRAIN_DIVERGED
             if the loss stops being finite; RESUME_MISMATCH, naming what differs, if the run was begun otherwise;
-            PERMISSION for a run's folder that cannot be made or written; BACKEND if a network that is to be compiled
-            cannot be.
+            RUN_ACTIVE if another process fits into the run's folder; PERMISSION for one that cannot be made or written;
+            BACKEND if a network that is to be compiled cannot be.
     """
     # Lightning takes seconds to import, and a forecast does without it.
     from stforecast.presets import Preset, preset_of
@@ -159,7 +160,10 @@ def fit(
     if config.lead_weighted:
         leads = torch.from_numpy(tables.lead_weights())
     begun = None
+    alone: AbstractContextManager[None] = nullcontext()
     if run is not None:
+        if is_first_process():
+            alone = lock(Path(run), busy=ErrorKind.RUN_ACTIVE, doing="fitted into")
         asked = {"network": asdict(size), "training": asdict(config), "history": history, "horizon": horizon}
         data = _data_digest(opened, windows["train"])
         # How a store is streamed decides in which order its windows come.
@@ -169,7 +173,7 @@ def fit(
         )
         machine = {"platform": platform.platform(), "threads": torch.get_num_threads()}
         begun = Run(Path(run), fingerprint, {"memory_limit": memory_limit} | machine)
-    with torch.random.fork_rng():
+    with alone, torch.random.fork_rng():
         torch.manual_seed(config.seed)
         built = shape.build(size, grid)
         if shape.columns is not None:

@@ -322,8 +322,8 @@ class Forecaster(Fitted):
         truth = on_grid_of(series, forecast, name="the series")
         inits, leads = (forecast[name].to_numpy() for name in ("init_time", "lead_time"))
         observed = frames_at(truth, inits[:, None] + leads, inits, leads, source="truth")
-        with xr.set_options(keep_attrs=True):  # type: ignore[no-untyped-call]  # xarray has no types for it
-            return forecast.assign({name: observed[name] - forecast[name] for name in forecast.data_vars})
+        apart = {name: observed[name] - forecast[name] for name in forecast.data_vars}
+        return forecast.assign({name: one.assign_attrs(forecast[name].attrs) for name, one in apart.items()})
 
     def _aligned(self, series: xr.Dataset) -> Alignment:
         """The model's variables and cells out of a series, whatever else it has; refused if they are not there."""

@@ -8,7 +8,7 @@ always). Here the lock is held from the first byte of a file's metadata to the l
 import math
 import threading
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -16,6 +16,8 @@ from typing import Any, Literal
 import netCDF4
 import xarray as xr
 from xarray.backends import CachingFileManager, NetCDF4DataStore
+from xarray.backends.common import ArrayWriter
+from xarray.backends.locks import get_dask_scheduler
 from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 
 # A chunk that is larger is decoded anew at each read, as it is by default.
@@ -78,14 +80,18 @@ def open_netcdf(path: Path, **options: Any) -> xr.Dataset:
     Raises:
         Exception: what the line of xarray or netCDF4 raises that meets the damage, if the file has any.
     """
+    # A file that xarray opens once more, by and by or in another process, is this one wherever that then works.
+    path = path.absolute()
     with _LOCK:
         files: Any = CachingFileManager(_open_with_small_caches, str(path), mode="r", lock=_LOCK)
         store = NetCDF4DataStore(files, mode="r", lock=_LOCK)  # type: ignore[no-untyped-call]  # xarray's
         try:
-            return xr.open_dataset(store, **options)
+            opened = xr.open_dataset(store, **options)
         except BaseException:
             store.close()  # type: ignore[no-untyped-call]  # xarray's
             raise
+    opened.encoding["source"] = str(path)
+    return opened
 
 
 def _open_with_small_caches(path: str, mode: Literal["r"]) -> Any:
@@ -102,7 +108,7 @@ def _open_with_small_caches(path: str, mode: Literal["r"]) -> Any:
 
 
 def write_netcdf(dataset: xr.Dataset, path: Path, *, encoding: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a Dataset as netCDF-4: one in memory in any thread, one that is backed by dask in one thread at a time.
+    """Write a Dataset as netCDF-4, in any thread.
 
     Args:
         dataset: what to write; chunks of dask are computed and written one by one.
@@ -112,11 +118,27 @@ def write_netcdf(dataset: xr.Dataset, path: Path, *, encoding: Mapping[str, Mapp
     Raises:
         OSError, RuntimeError: what the disk and the library have to say.
     """
-    if any(variable.chunks for variable in dataset.variables.values()):
-        # The threads that compute chunks want the lock too.
+    has_chunks = any(variable.chunks for variable in dataset.variables.values())
+    if has_chunks and get_dask_scheduler() not in (None, "threaded"):
+        # Workers write too, each for a moment, and xarray sees to it that they take turns.
         dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
         return
-    with _LOCK:
-        files: Any = CachingFileManager(netCDF4.Dataset, str(path), mode="w", lock=_LOCK)
-        with closing(NetCDF4DataStore(files, mode="w", lock=_LOCK)) as store:  # type: ignore[no-untyped-call]  # xarray's
-            dataset.dump_to_store(store, encoding=encoding)
+    writer = ArrayWriter()  # type: ignore[no-untyped-call]  # xarray's
+    dataset = _with_values(dataset)
+    with ExitStack() as stack:
+        with _LOCK:
+            files: Any = CachingFileManager(netCDF4.Dataset, str(path.absolute()), mode="w", lock=_LOCK)
+            store = NetCDF4DataStore(files, mode="w", lock=_LOCK)  # type: ignore[no-untyped-call]  # xarray's
+            stack.enter_context(closing(store))
+            dataset.dump_to_store(store, writer=writer, encoding=encoding)
+        # The threads that compute chunks want the lock too, each for its chunk.
+        writer.sync()  # type: ignore[no-untyped-call]  # xarray's
+
+
+def _with_values(dataset: xr.Dataset) -> xr.Dataset:
+    """The Dataset, its values in memory, but for chunks of dask; to read them takes the lock which is held to write."""
+    dataset = dataset.copy()
+    for variable in dataset.variables.values():
+        if not variable.chunks:
+            variable.load()
+    return dataset

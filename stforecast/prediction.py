@@ -266,8 +266,10 @@ def _written(plan: Plan, path: Path, refuse: Refuse, memory_limit: int, progress
                 for number, block in enumerate(blocks)
             ]
             named = [f"the forecast from {show_time(plan.init_times[inits][0])} on" for inits, _ in blocks]
-            with dask.config.set(num_workers=min(2, dask.config.get("num_workers", None) or 2)):
-                run_tasks(tasks, "forecasting" if progress else None, stop=staging / "stopped", blocks=named)
+            threads = min(2, dask.config.get("num_workers", None) or 2)
+            run_tasks(
+                tasks, "forecasting" if progress else None, stop=staging / "stopped", blocks=named, threads=threads
+            )
             _publish(staging, path)
     except OSError as error:
         raise unwritten(error, path) from error

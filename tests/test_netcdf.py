@@ -32,6 +32,21 @@ def test_forecasts_are_written_and_read_by_many_threads(tmp_path: Path) -> None:
         assert all(threads.map(write_and_read, range(100)))
 
 
+def test_forecasts_are_computed_and_written_by_many_threads(tmp_path: Path) -> None:
+    forecast = make_forecast(make_series())
+    write_forecast(forecast, tmp_path / "whole.nc")
+
+    def write(number: int) -> bool:
+        path = write_forecast(forecast.chunk(init_time=1), tmp_path / f"{number}.nc")
+        with open_forecast(tmp_path / "whole.nc") as opened:
+            same = opened.load().equals(forecast)
+        with open_forecast(path) as written:
+            return bool(same and written.load().equals(forecast))
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert all(threads.map(write, range(40)))
+
+
 def test_series_are_opened_by_many_threads(tmp_path: Path) -> None:
     series = make_series()
     for number in range(THREADS):
@@ -55,6 +70,34 @@ def test_a_file_is_as_xarray_would_write_it(tmp_path: Path) -> None:
     write_netcdf(chunked, tmp_path / "chunks.nc", encoding=encoding)
     with open_netcdf(tmp_path / "ours.nc") as ours, xr.open_dataset(tmp_path / "chunks.nc") as chunks:
         xr.testing.assert_identical(ours.load(), chunks.load())
+
+
+def test_what_xarray_has_open_is_written(tmp_path: Path) -> None:
+    """Its values are read by the lock that is held to write."""
+    series = make_series()
+    series.to_netcdf(tmp_path / "series.nc")
+    with xr.open_dataset(tmp_path / "series.nc") as opened:
+        write_netcdf(opened, tmp_path / "copy.nc", encoding={})
+        assert not opened["t2m"].variable._in_memory
+    with open_netcdf(tmp_path / "copy.nc") as copy:
+        xr.testing.assert_equal(copy.load(), series)
+
+
+def test_a_relative_path_is_of_the_folder_in_which_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, frames in (("here", 8), ("elsewhere", 9)):
+        (tmp_path / name).mkdir()
+        make_series(frames).to_netcdf(tmp_path / name / "series.nc")
+    monkeypatch.chdir(tmp_path / "here")
+    opened = open_netcdf(Path("series.nc"))
+    assert opened.encoding["source"] == str(tmp_path / "here" / "series.nc")
+    there = pickle.dumps(opened)
+    opened.close()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for some in (opened, pickle.loads(there)):
+        with some:
+            xr.testing.assert_equal(some.load(), make_series(8))
 
 
 def test_a_file_that_cannot_be_read_leaves_the_lock_free(tmp_path: Path) -> None:

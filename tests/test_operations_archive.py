@@ -1,6 +1,7 @@
 """Forecasts that are published, read while they are replaced, and deleted when nobody reads them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,21 @@ def test_an_init_time_goes_when_nobody_reads_it_any_more(archive: Archive) -> No
     assert np.isfinite(later["t2m"].to_numpy()).all()
     assert archive.version(TIMES[10]) is None
     later.close()
+
+
+def test_a_forked_child_does_not_let_go_what_its_parent_reads(archive: Archive) -> None:
+    publish(archive, 10)
+    publish(archive, 11)
+    with open_forecasts(archive.folder) as opened:
+        child = os.fork()
+        if not child:
+            opened.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        archive.retire(TIMES[10])
+        assert archive.sweep() == 0
+        assert np.isfinite(opened["t2m"].to_numpy()).all()
+    assert archive.sweep() == 1
 
 
 def test_a_reader_that_died_holds_nothing_up(archive: Archive) -> None:

@@ -1,5 +1,6 @@
 """Frames that come later: appended, appended again, late, in conflict, or asked to replace."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,34 @@ def test_appending_in_two_steps_is_preparing_the_whole(tmp_path_factory, first: 
     if first + second + 1 < 80:
         append(series.isel(time=slice(first + second + 1, 80)), grown)
     assert files_of(grown) == files_of(whole)
+
+
+def test_of_two_writers_at_once_no_frame_is_lost(tmp_path: Path) -> None:
+    series = make_series(60, absent=(20, 21))
+    path = store_of(series.isel(time=slice(50)), tmp_path / "s.zarr")
+    late = make_series(60).isel(time=slice(20, 22))
+
+    def put(frames: xr.Dataset, **options: bool) -> xr.Dataset | None:
+        try:
+            append(frames, path, **options)
+        except StforecastError as error:
+            if error.kind != ErrorKind.STORE_BUSY:
+                raise
+            return None
+        return frames
+
+    with ThreadPoolExecutor(2) as threads:
+        works = [
+            threads.submit(put, late, allow_late=True, refit=True),
+            threads.submit(put, series.isel(time=slice(50, 55))),
+        ]
+        put_in = [work.result() for work in works]
+    with open_store(path) as stored:
+        times = stored["time"].to_numpy()
+    assert any(frames is not None for frames in put_in)
+    for frames in put_in:
+        assert frames is None or np.isin(frames["time"].to_numpy(), times).all()
+    assert not validate(path).faults
 
 
 def test_c07_s07_the_same_frames_again_change_nothing_and_say_so(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,22 @@ def test_o05_parts_in_any_order_make_the_same_store(tmp_path: Path, order: tuple
     for number in order:
         prepare(series, tmp_path / "parts.zarr", fractions(series), part=(number, 3))
         assert not (tmp_path / "parts.zarr").exists()
+    prepare(series, tmp_path / "parts.zarr", fractions(series))
+    assert files_of(tmp_path / "parts.zarr") == files_of(tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize("before", ["nothing", "a build of another series"])
+def test_parts_may_begin_at_the_same_moment(tmp_path: Path, before: str) -> None:
+    series = make_series()
+    prepare(series, tmp_path / "whole.zarr", fractions(series))
+    if before != "nothing":
+        prepare(make_series(seed=1), tmp_path / "parts.zarr", fractions(series), part=(1, 3))
+
+    def make(number: int) -> None:
+        prepare(series, tmp_path / "parts.zarr", fractions(series), part=(number, 8))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(make, range(1, 9)))
     prepare(series, tmp_path / "parts.zarr", fractions(series))
     assert files_of(tmp_path / "parts.zarr") == files_of(tmp_path / "whole.zarr")
 

@@ -32,6 +32,7 @@ from stforecast.models.losses import forecast_loss, square_error
 from stforecast.networks import NetworkConfig
 from stforecast.split import Split
 from stforecast.store import prepare
+from stforecast.store.versions import lock
 from stforecast.training import TrainingConfig
 
 SMALL = NetworkConfig(hidden_spatial=4, hidden_temporal=8, temporal_layers=2, drop_path=0.3)
@@ -128,6 +129,13 @@ def test_cat_i03_a_run_that_was_begun_otherwise_is_not_gone_on_with(
         other[name].attrs = stored[name].attrs
     with pytest.raises(StforecastError, match=r"data was [0-9a-f]+, now [0-9a-f]+\); take what it was begun with"):
         fit(other.assign_attrs(stored.attrs), **options)
+
+
+def test_a_folder_is_of_one_fit_at_a_time(tmp_path: Path, stored: xr.Dataset) -> None:
+    with lock(tmp_path / "run"), pytest.raises(StforecastError, match="run is being fitted into by process") as caught:
+        fitted(stored, CONFIG, run=tmp_path / "run")
+    assert caught.value.kind == ErrorKind.RUN_ACTIVE
+    fitted(stored, CONFIG, run=tmp_path / "run")
 
 
 def test_a_run_that_cannot_be_kept_is_refused_before_anything_is_read(tmp_path: Path, stored: xr.Dataset) -> None:

@@ -1,5 +1,6 @@
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ def test_a_truth_may_reach_further_than_the_forecast() -> None:
     for truth in (series, west, west.isel(latitude=slice(None, None, -1))):
         found = evaluate(forecast, truth, reference=["climatology"], training=training)
         xr.testing.assert_identical(found, expected)
+
+
+def test_scores_in_threads_leave_xarray_as_it_was() -> None:
+    series = make_series(48)
+    forecast = Persistence().predict(series, init_times=series["time"].to_numpy()[40:44], horizon=2)
+    before = dict(xr.get_options())
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: evaluate(forecast, series), range(16)))
+    for scores in found:
+        xr.testing.assert_identical(scores, found[0])
+    assert dict(xr.get_options()) == before
 
 
 def shifted(forecast: xr.Dataset, by: float) -> xr.Dataset:

@@ -331,7 +331,7 @@ class _Reader:
 
     def __init__(self, file: Path | None, descriptor: int | None) -> None:
         self._file = file
-        self.close: Callable[[], None] = weakref.finalize(self, _let_go, file, descriptor)
+        self.close: Callable[[], None] = weakref.finalize(self, _let_go, file, descriptor, os.getpid())
 
     @classmethod
     def of(cls, folder: Path) -> "_Reader":
@@ -359,10 +359,12 @@ class _Reader:
         return _Reader(None, None)
 
 
-def _let_go(file: Path | None, descriptor: int | None) -> None:
+def _let_go(file: Path | None, descriptor: int | None, process: int) -> None:
     if file is not None and descriptor is not None:
-        with suppress(OSError):
-            file.unlink(missing_ok=True)
+        # A forked child has the lock as well, and its parent may go on reading.
+        if process == os.getpid():
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
         os.close(descriptor)
 
 

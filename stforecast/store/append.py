@@ -15,7 +15,7 @@ from stforecast.grid import check_finite, check_series, on_grid_of, times_of
 from stforecast.limits import check_range
 from stforecast.normalization import Normalization, Values
 from stforecast.split import Split
-from stforecast.store.build import check_space, errors_named, prepare
+from stforecast.store.build import check_space, errors_named, make_store
 from stforecast.store.layout import Layout, in_store_order, read_shard, shard_file, write_template
 from stforecast.store.reading import open_both
 from stforecast.store.shards import write_shard
@@ -105,10 +105,11 @@ def append(
         outcome = Appended(path, added, int(changed.sum()) - added, int(same.sum()), max(times[-1], fresh[-1]))
         if not changed.any():
             return outcome
-        if not refit:
-            _merge(path, new.isel(time=np.flatnonzero(changed)), stored, physical, normalization)
-            return outcome
-    _refit(path, new.isel(time=np.flatnonzero(changed)), physical)
+        frames = new.isel(time=np.flatnonzero(changed))
+        if refit:
+            _refit(path, frames, physical)
+        else:
+            _merge(path, frames, stored, physical, normalization)
     return outcome
 
 
@@ -276,7 +277,7 @@ def _write_merged(
 
 
 def _refit(path: Path, new: xr.Dataset, physical: xr.Dataset) -> None:
-    """Make the store anew of its own frames and the new ones."""
+    """Make the store, whose lock the caller has, anew of its own frames and the new ones."""
     attrs: Sequence[str] = ("normalization", "split", "statistics_period", "step_seconds", "gaps")
     kept = physical.isel(time=np.flatnonzero(~np.isin(physical["time"].to_numpy(), new["time"].to_numpy())))
     methods = {
@@ -297,4 +298,5 @@ def _refit(path: Path, new: xr.Dataset, physical: xr.Dataset) -> None:
     )
     for name in whole.data_vars:
         whole[name].attrs = dict(physical[name].attrs)
-    prepare(whole, path, Split.from_attrs(physical.attrs), method=methods, allow_gaps=True, overwrite=True)
+    split = Split.from_attrs(physical.attrs)
+    make_store(whole, path, split, method=methods, allow_gaps=True, overwrite=True, is_locked=True)

@@ -3,9 +3,9 @@
 import errno
 import functools
 import json
-import os
 import re
 import shutil
+import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +46,9 @@ from stforecast.store.versions import (
     write_manifest,
 )
 from stforecast.time_axis import find_gaps, show_time
+
+# How long a part waits for others to begin; none takes longer than to make some folders.
+_PATIENCE_SECONDS = 60.0
 
 Part = tuple[int, int]
 NanPolicy = Literal["refuse", "drop"]
@@ -107,7 +110,33 @@ def prepare(
         >>> bool((abs(stored["t2m"] - series["t2m"]) < 1e-4).all())
         True
     """
-    path = Path(path)
+    return make_store(
+        series,
+        Path(path),
+        split,
+        method=method,
+        allow_gaps=allow_gaps,
+        nan=nan,
+        part=part,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def make_store(
+    series: xr.Dataset,
+    path: Path,
+    split: Split,
+    *,
+    method: str | Mapping[str, str],
+    allow_gaps: bool,
+    nan: NanPolicy = "refuse",
+    part: Part | None = None,
+    overwrite: bool,
+    progress: bool = False,
+    is_locked: bool = False,
+) -> xr.Dataset:
+    """What `prepare` gives; `is_locked` says that the caller has the store's lock."""
     step = check_series(series, allow_gaps=allow_gaps or nan == "drop")
     identity = _identity(series)
     series = in_store_order(series)
@@ -116,13 +145,15 @@ def prepare(
     _check_part(part, identity)
     needed = _check_target(path, series, overwrite=overwrite)
     split.rows(series["time"].to_numpy())
-    holder = lock(path) if part is None else _nothing()
+    holder = lock(path) if part is None and not is_locked else _nothing()
     with holder, _staging(path, keep=part is not None, needed=needed) as staging:
         if nan == "drop":
             series = _without_nan(series, progress=progress)
         series = series.assign_attrs(_store_attrs(series, split, step))
         build = Build(series, staging, split, methods, step, identity)
-        build.begin()
+        # Of several parts that begin at once, one makes the folder.
+        with _nothing() if part is None else lock(path, patience=_PATIENCE_SECONDS):
+            build.begin()
         build.run(part, progress=progress)
         if part is not None:
             return series
@@ -206,8 +237,7 @@ class Build:
 
     def _write_template(self, normalization: Normalization) -> None:
         """Metadata and coordinates, made whole beside and put in place by whichever process is first."""
-        made = self.staging / f".template.{os.getpid()}"
-        shutil.rmtree(made, ignore_errors=True)
+        made = self.staging / f".template.{uuid.uuid4().hex[:8]}"
         write_template(made, self.series, self.layout, normalization)
         # The note may outlive a loss of power, so what it stands for must as well.
         make_durable(made)

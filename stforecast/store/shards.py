@@ -4,7 +4,7 @@ Zarr itself makes the same bytes, which a test holds, and reads them. It takes 1
 each of a shard's chunks goes through an event loop and threads of its own (benchmarks/store.py).
 """
 
-import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def write_shard(file: Path, frames: Values, chunk: int, shard: int) -> tuple[int
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     # Builds of several parts may write the same shard at a time.
-    half = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    half = file.with_name(f"{file.name}.{uuid.uuid4().hex[:8]}.partial")
     with half.open("wb") as opened:
         opened.writelines(_encoded(frames, chunk, shard))
     content = half.read_bytes()

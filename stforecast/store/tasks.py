@@ -32,6 +32,7 @@ def run_tasks(
     *,
     stop: Path | None = None,
     blocks: Sequence[str] | None = None,
+    threads: int | None = None,
 ) -> list[Any]:
     """What each task returns, in order: on the caller's dask.distributed client if there is one, else on threads.
 
@@ -40,6 +41,7 @@ def run_tasks(
         description: what a progress bar says; None for no bar.
         stop: a file that the first failure makes, after which no further task begins.
         blocks: what each task works on, for an error that no task lives to tell; their numbers by default.
+        threads: how many of them work at once, where there is no client; as dask is configured by default.
 
     Raises:
         StforecastError: WORKER_LOST, naming the block, if every worker of a cluster that took up a task died.
@@ -53,12 +55,13 @@ def run_tasks(
         delayed(functools.partial(_ended, task, stop, name, begun and begun.with_suffix(f".{number}")), pure=False)()
         for number, task in enumerate(tasks)
     ]
+    options = {} if threads is None else {"num_workers": threads}
     try:
         if description is None or not calls:
-            ends = compute(*calls)
+            ends = compute(*calls, **options)
         else:
             with _progress_bar(description, len(calls)):
-                ends = compute(*calls)
+                ends = compute(*calls, **options)
     except BaseException as error:
         # Interrupted, or a worker was lost: threads of ours may still be at work.
         if stop is not None and stop.parent.is_dir():
@@ -84,7 +87,8 @@ def run_tasks(
 def _has_cluster() -> bool:
     """Whether the caller has a client of dask.distributed, which then does the work."""
     distributed = sys.modules.get("distributed")
-    if distributed is None:
+    # Another thread may be importing it just now, and it may not be called before.
+    if distributed is None or not hasattr(distributed, "get_client"):
         return False
     try:
         distributed.get_client()

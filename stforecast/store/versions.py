@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,13 +46,16 @@ def current_version(path: Path) -> Path:
 
 
 @contextmanager
-def lock(path: Path, *, busy: ErrorKind = ErrorKind.STORE_BUSY, doing: str = "written") -> Iterator[None]:
+def lock(
+    path: Path, *, busy: ErrorKind = ErrorKind.STORE_BUSY, doing: str = "written", patience: float = 0.0
+) -> Iterator[None]:
     """One writer of a store at a time; the kernel releases the lock of a process that died.
 
     Args:
         path: what is written.
         busy: the kind of the error where another process holds it.
         doing: what that process does with it, as the error says it.
+        patience: seconds to wait for it.
 
     Raises:
         StforecastError: STORE_BUSY, naming host and process of the holder; PERMISSION, naming folder and user, if the
@@ -63,7 +67,7 @@ def lock(path: Path, *, busy: ErrorKind = ErrorKind.STORE_BUSY, doing: str = "wr
         path.parent.mkdir(parents=True, exist_ok=True)
         check_locking(path)
         _check_writable(path)
-        taken.acquire(timeout=0)
+        taken.acquire(timeout=patience)
     except filelock.Timeout as error:
         who = _said(holder) or "another process"
         raise StforecastError(busy, f"{path} is being {doing} by {who}; wait for it to end") from error
@@ -302,7 +306,7 @@ def remember(file: Path, described: Any, *, durable: bool = True) -> None:
         described: what JSON can hold.
         durable: whether it is to be whole if the power goes, too; if not, `recall` may find nothing then.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.write_text(json.dumps(described))
     if durable:
         sync(temporary)

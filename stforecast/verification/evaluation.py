@@ -138,8 +138,7 @@ def evaluate(
     truth = on_grid_of(truth, forecast, name="the truth")
     plan = _Plan(truth, references, horizon, chosen, masks, climatology, groups, keeps_frames=draws is not None)
     largest = max(forecast.data_vars.values(), key=lambda variable: variable.size)
-    with xr.set_options(arithmetic_join="exact"):  # type: ignore[no-untyped-call]  # xarray has no types for it
-        blocks = [plan.score(forecast, inits) for inits in blocks_of(largest, "init_time")]
+    blocks = [plan.score(forecast, inits) for inits in blocks_of(largest, "init_time")]
     _check_sample(blocks)
     scores = _combine(blocks, forecast, plan)
     if protocol is not None:
@@ -351,6 +350,8 @@ class _Plan:
         for name in map(str, block.data_vars):
             values = {source: _values(dataset[name], source) for source, dataset in sources.items()}
             actual = _values(observed[name], "the truth")
+            # Labels that differ would drop cells from the arithmetic below without a word.
+            xr.align(actual, *values.values(), join="exact", copy=False)
             has_value = {"the truth": actual.notnull()} | {source: one.notnull() for source, one in values.items()}
             sample = self._sample(block, name, actual, reduce(and_, has_value.values()))
             common = [value.where(sample.common) for value in values.values()]
