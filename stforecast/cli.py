@@ -889,18 +889,25 @@ def _outcomes(
         if init is not None:
             inits = [cycle_of(pipeline).parse(init)]
         if backfill is not None:
-            inits = list(running.missed(pipeline, *period_bounds(parse_period(backfill))))
+            inits = list(running.missed(pipeline, *_bounds(backfill)))
         if catch_up is not None:
             inits = list(running.missed_lately(pipeline, catch_up))
         if dry_run:
             for one in inits:
-                yield running.plan(pipeline, init=one)
+                yield running.plan(pipeline, init=one, force=force)
         elif backfill is None and catch_up is None:
             yield running.run(pipeline, init=inits[0], force=force, deadline=wait)
         else:
             yield from running.run_missed(pipeline, np.array(inits, "datetime64[ns]"), deadline=wait)
     except StforecastError as error:
         yield error
+
+
+def _bounds(backfill: str) -> "tuple[np.datetime64, np.datetime64]":
+    try:
+        return period_bounds(parse_period(backfill))
+    except StforecastError as error:
+        raise StforecastError(ErrorKind.ARGUMENT, f"--backfill: {error}") from error
 
 
 def _tell(outcome: "Outcome | StforecastError", *, as_json: bool) -> int:

@@ -58,11 +58,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The keys and plain values of a YAML file.
 
     Raises:
-        StforecastError: FILE_MISSING; FILE_FORMAT if it is no YAML or has no keys; CONFIG_UNSAFE for tags that would
-            make objects; FILE_TOO_LARGE for more than settings can be.
+        StforecastError: ARGUMENT if there is no such file, it is no YAML, has no keys or one twice; CONFIG_UNSAFE for
+            tags that would make objects; FILE_TOO_LARGE for more than settings can be.
     """
+    if path.is_dir():
+        raise StforecastError(ErrorKind.ARGUMENT, f"{path} is a folder; wanted the YAML file of settings")
     if not path.is_file():
-        raise StforecastError(ErrorKind.FILE_MISSING, f"there is no file {path}; check the path")
+        raise StforecastError(ErrorKind.ARGUMENT, f"there is no file {path}; check the path")
     if path.stat().st_size > _LARGEST_FILE:
         raise StforecastError(
             ErrorKind.FILE_TOO_LARGE,
@@ -75,15 +77,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise StforecastError(
                 ErrorKind.FILE_TOO_LARGE, f"{path} stands for more than {_MOST_VALUES:,} values; write them out"
             )
+        _check_keys(node, path)
         known = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
         raise StforecastError(
             ErrorKind.CONFIG_UNSAFE, f"{path}: {' '.join(str(error).split())}; settings are plain values, without tags"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} is no YAML: {_without_lines(error)}") from error
+        raise StforecastError(ErrorKind.ARGUMENT, f"{path} is no YAML: {_without_lines(error)}") from error
     if not isinstance(known, dict):
-        raise StforecastError(ErrorKind.FILE_FORMAT, f"{path} has no settings, wanted lines such as 'name: air'")
+        raise StforecastError(ErrorKind.ARGUMENT, f"{path} has no settings, wanted lines such as 'name: air'")
     return known
 
 
@@ -106,6 +109,25 @@ def _count(node: Any, counted: dict[int, int]) -> int:
             inside = node.value
         counted[id(node)] = 1 + sum(_count(each, counted) for each in inside)
     return counted[id(node)]
+
+
+def _check_keys(node: Any, path: Path) -> None:
+    """Refuse a key that stands twice in one mapping, of which YAML would take the last."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise StforecastError(
+                    ErrorKind.ARGUMENT,
+                    f"{path} has the key {key.value} in line {seen[key.value]} and again in line {line}; keep one",
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen[key.value] = line
+            _check_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _check_keys(each, path)
 
 
 def checked(settings: dict[str, Any], model: type[Model], *, where: object) -> Model:

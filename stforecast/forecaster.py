@@ -325,6 +325,14 @@ class Forecaster(Fitted):
         apart = {name: observed[name] - forecast[name] for name in forecast.data_vars}
         return forecast.assign({name: one.assign_attrs(forecast[name].attrs) for name, one in apart.items()})
 
+    def check(self, series: xr.Dataset) -> None:
+        """Refuse a series that is not of the model's variables, cells, step and clock; no value is looked at.
+
+        Raises:
+            StforecastError: CHANNELS, UNITS, GRID_SHAPE, SHAPE, TIME_FREQ or TIME_SHORT, as `predict`.
+        """
+        self._aligned(series)
+
     def _aligned(self, series: xr.Dataset) -> Alignment:
         """The model's variables and cells out of a series, whatever else it has; refused if they are not there."""
         try:

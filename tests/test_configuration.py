@@ -75,6 +75,14 @@ def test_k06_aliases_of_aliases_are_counted_before_they_are_spelled_out(tmp_path
 def test_files_that_are_no_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StforecastError, match="there is no file"):
         read_yaml(tmp_path / "absent.yaml")
-    for text, fault in (("name: [", "is no YAML: while parsing"), ("air", "has no settings, wanted lines such as")):
-        with pytest.raises(StforecastError, match=fault):
+    with pytest.raises(StforecastError, match="is a folder; wanted the YAML file"):
+        read_yaml(tmp_path)
+    for text, fault in (
+        ("name: [", "is no YAML: while parsing"),
+        ("air", "has no settings, wanted lines such as"),
+        ("name: air\ncycle: 1h\nname: sea", "has the key name in line 1 and again in line 3; keep one"),
+        ("inner:\n- {wait: 1h, wait: 2h}", "has the key wait in line 2 and again in line 2"),
+    ):
+        with pytest.raises(StforecastError, match=fault) as caught:
             read_yaml(written(tmp_path, text))
+        assert caught.value.kind == ErrorKind.ARGUMENT

@@ -116,10 +116,10 @@ def test_a_store_or_model_that_is_not_there_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_pipeline(tmp_path / "one", store="absent.zarr")
-    assert called(monkeypatch, tmp_path / "one" / "pipeline.yaml") == ErrorKind.FILE_MISSING.exit_status
+    assert called(monkeypatch, tmp_path / "one" / "pipeline.yaml") == ErrorKind.STORE_INCOMPLETE.exit_status
     assert "there is no store at" in capsys.readouterr().err
     make_pipeline(tmp_path / "two", model="absent")
-    assert called(monkeypatch, tmp_path / "two" / "pipeline.yaml") == ErrorKind.FILE_MISSING.exit_status
+    assert called(monkeypatch, tmp_path / "two" / "pipeline.yaml") == ErrorKind.CKPT_INCOMPLETE.exit_status
     assert "there is no packaged model 'absent'" in capsys.readouterr().err
 
 

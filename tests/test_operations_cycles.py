@@ -126,6 +126,9 @@ def test_a_day_that_has_no_midnight_has_no_init_time() -> None:
     assert cycle.next_due(datetime(2024, 4, 25, 12, tzinfo=UTC)) == datetime(2024, 4, 26, 21, tzinfo=UTC)
     with pytest.raises(StforecastError, match="leaves out; next to it are 2024-04-25T00:00 and 2024-04-27T00:00"):
         cycle.parse("2024-04-26")
+    half_hours = Cycle(timedelta(minutes=30), "America/New_York")
+    with pytest.raises(StforecastError, match="leaves out; next to it are 2016-03-13T01:30 and 2016-03-13T03:00"):
+        half_hours.parse("2016-03-13T02:00")
 
 
 def test_what_is_no_init_time_is_refused_with_the_next_ones() -> None:

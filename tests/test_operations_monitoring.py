@@ -193,7 +193,7 @@ def test_k14_a_token_is_in_nothing_that_a_run_leaves_or_says(
     assert outcome.status == "published"
     webhook, prometheus = outcome.record["warnings"]
     assert webhook.startswith("webhook: the webhook did not take the record")
-    assert prometheus.startswith("prometheus: runs.prom was not written and what was there before is intact")
+    assert prometheus == "prometheus: there is no folder absent for monitor.prometheus; make it, or name another"
     said = str(capfd.readouterr()) + caplog.text + str(caught.value) + json.dumps(outcome.record) + outcome.message
     assert TOKEN not in said
     (tmp_path / "pipeline.yaml").unlink()

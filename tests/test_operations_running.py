@@ -14,7 +14,8 @@ from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations.archive import Archive
 from stforecast.operations.cycles import name_of
 from stforecast.operations.making import within_limits
-from stforecast.operations.running import plan, run, run_missed
+from stforecast.operations.running import missed, plan, run, run_missed
+from stforecast.operations.status import status
 
 NEXT = PREPARED
 
@@ -86,6 +87,64 @@ def test_n07_only_the_newest_of_several_waits_for_its_input(tmp_path: Path) -> N
     ended = list(run_missed(pipeline, TIMES[[NEXT + 3, NEXT + 2]], clock=clock))
     assert [one.kind for one in ended if isinstance(one, StforecastError)] == [ErrorKind.INPUT_LATE] * 2
     assert sum(clock.slept) == 45 * 60
+
+
+def test_an_init_time_that_is_still_to_come_is_not_made(tmp_path: Path) -> None:
+    """A fallback could make it, and would stand in the way of the forecast of that time."""
+    pipeline, clock = make_pipeline(tmp_path, fallback=[{"baseline": "persistence", "within": "7d"}]), clock_of(NEXT)
+    deliver(pipeline, NEXT)
+    for how in (run, plan):
+        with pytest.raises(StforecastError, match=r"is still to come, the clock shows 2016-02-10T01:05") as caught:
+            how(pipeline, init=TIMES[NEXT + 2], clock=clock)
+        assert caught.value.kind == ErrorKind.INPUT_LATE
+    np.testing.assert_array_equal(missed(pipeline, TIMES[NEXT], TIMES[NEXT + 4], clock=clock), TIMES[[NEXT]])
+
+
+def test_what_would_be_deleted_at_once_is_not_made(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path, retention="12h")
+    deliver(pipeline, NEXT, NEXT + 1)
+    run(pipeline, clock=clock_of(NEXT + 1))
+    with pytest.raises(
+        StforecastError, match=f"{pipeline.name} keeps by its retention, from 2016-02-09T18:00"
+    ) as caught:
+        run(pipeline, init=TIMES[NEXT - 2], clock=clock_of(NEXT + 1))
+    assert caught.value.kind == ErrorKind.ARGUMENT
+    wanted = missed(pipeline, TIMES[NEXT - 9], TIMES[NEXT + 1], clock=clock_of(NEXT + 1))
+    np.testing.assert_array_equal(wanted, TIMES[[NEXT - 1, NEXT]])
+
+
+def test_a_dry_run_by_force_plans_what_is_published(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    deliver(pipeline, NEXT)
+    run(pipeline, clock=clock_of(NEXT))
+    assert plan(pipeline, clock=clock_of(NEXT)).status == "done already"
+    assert plan(pipeline, force=True, clock=clock_of(NEXT)).status == "planned"
+
+
+def test_a_cycle_between_two_steps_is_refused(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path, cycle="3h")
+    for how in (run, plan, status):
+        with pytest.raises(StforecastError, match="cycle 3 h of .* is no multiple of the step of .*, 6 h") as caught:
+            how(pipeline, clock=clock_of(NEXT))
+        assert caught.value.kind == ErrorKind.ARGUMENT
+
+
+def test_a_model_of_other_data_does_not_suit(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path).model_copy(update={"model": "north-america-air"})
+    deliver(pipeline, NEXT)
+    with pytest.raises(
+        StforecastError, match="the model north-america-air does not suit .*: wanted the grid"
+    ) as caught:
+        run(pipeline, clock=clock_of(NEXT))
+    assert caught.value.kind == ErrorKind.CKPT_MISMATCH
+
+
+def test_a_map_of_a_variable_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path, maps={"variables": ["speed"], "leads": ["6h"]})
+    deliver(pipeline, NEXT)
+    (warning,) = run(pipeline, clock=clock_of(NEXT)).record["warnings"]
+    assert warning.startswith("a map was not drawn: ")
+    assert "speed" in warning
 
 
 def test_input_that_comes_before_the_deadline_is_forecast_from(tmp_path: Path) -> None:

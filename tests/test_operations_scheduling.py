@@ -148,9 +148,9 @@ def test_a_job_does_not_wait_for_a_time_that_a_wrong_clock_showed(tmp_path: Path
 
 
 def test_n05_on_a_city_s_clock_each_time_that_it_shows_is_met_once_the_clock_is_set(tmp_path: Path) -> None:
-    make_pipeline(tmp_path, cycle="30m", input={"arrives_after": "10m"})
+    make_pipeline(tmp_path, input={"arrives_after": "10m"})
     one = scheduled_in(tmp_path)
-    city = Scheduled(one.file, one.pipeline, Cycle(one.cycle.every, "America/New_York"))
+    city = Scheduled(one.file, one.pipeline, Cycle(timedelta(minutes=30), "America/New_York"))
     spring = upcoming(city, 4, datetime(2016, 3, 13, 6, 15, tzinfo=UTC))
     assert [str(moment)[11:16] for moment, _ in spring] == ["06:40", "07:10", "07:40", "08:10"]
     assert [name_of(init)[-4:] for _, init in spring] == ["0130", "0300", "0330", "0400"]

@@ -253,10 +253,10 @@ def test_a_run_that_finds_its_store_damaged_leaves_a_record(tmp_path: Path) -> N
     shutil.rmtree(pipeline.store)
     with pytest.raises(ValueError, match="there is no store at") as caught:
         run(pipeline, clock=clock_of(NEXT + 1))
-    assert caught.value.kind == ErrorKind.FILE_MISSING  # type: ignore[attr-defined]
+    assert caught.value.kind == ErrorKind.STORE_INCOMPLETE  # type: ignore[attr-defined]
     found = status(pipeline, clock=clock_of(NEXT + 1))
     assert [(run.init, run.status, run.kind) for run in found.runs] == [
-        (show_time(TIMES[NEXT + 1]), "failed", "FILE_MISSING"),
+        (show_time(TIMES[NEXT + 1]), "failed", "STORE_INCOMPLETE"),
         (show_time(TIMES[NEXT]), "published", None),
     ]
     assert found.state == "failing"

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,12 @@ class Archive:
             note.unlink(missing_ok=True)
             deleted += 1
         return deleted
+
+
+def oldest_kept(newest: np.datetime64, retention: timedelta) -> np.datetime64:
+    """The oldest init time that is kept as long as another one is the newest."""
+    oldest: np.datetime64 = newest - np.timedelta64(retention)
+    return oldest
 
 
 def clear_unfinished(folder: Path) -> None:

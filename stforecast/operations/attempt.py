@@ -21,8 +21,8 @@ from stforecast.files import faults_named
 from stforecast.forecaster import Forecaster
 from stforecast.forecasts import open_forecast, write_forecast
 from stforecast.grid import check_forecast, forecast_variables
-from stforecast.operations.archive import FORECAST, RECORD, Archive, clear_unfinished, describe
-from stforecast.operations.cycles import Clock, name_of
+from stforecast.operations.archive import FORECAST, RECORD, Archive, clear_unfinished, describe, oldest_kept
+from stforecast.operations.cycles import Clock, name_of, store_of
 from stforecast.operations.discretion import Discretion
 from stforecast.operations.intake import INTAKE, Intake, pending, take_in
 from stforecast.operations.journal import (
@@ -36,15 +36,14 @@ from stforecast.operations.journal import (
     say,
     write_run,
 )
-from stforecast.operations.making import Choice, Ladder, Made, check_jump, jumps, spread_of, use_threads
+from stforecast.operations.making import Choice, Ladder, Made, check_jump, jumps, model_of, spread_of, use_threads
 from stforecast.operations.monitoring import WEBHOOK_SECONDS, post, write_metrics
 from stforecast.operations.page import PAGE, newest_maps, status_page, write_page
-from stforecast.operations.pipeline import Pipeline, present_model
+from stforecast.operations.pipeline import Pipeline
 from stforecast.operations.scoring import score_due
 from stforecast.operations.skill import SCORES
 from stforecast.operations.status import FAILED, RUNNING, Status
 from stforecast.operations.status import status as status_of
-from stforecast.pretrained import load_model
 from stforecast.store.versions import current_version, recall, remember
 from stforecast.time_axis import Times, show_time
 
@@ -206,7 +205,7 @@ class Attempt:
 def _made(attempt: Attempt, wait: timedelta) -> Made:
     """The forecast, from whole input if that comes in time."""
     pipeline, init = attempt.pipeline, attempt.init
-    forecaster = load_model(present_model(pipeline))
+    forecaster = model_of(pipeline, store_of(pipeline))
     _note_model(attempt, forecaster)
     ladder = Ladder(pipeline, forecaster)
     with attempt.stage("input"):
@@ -386,9 +385,8 @@ def _draw(pipeline: Pipeline, forecast: xr.Dataset, folder: Path) -> None:
     wanted = leads[-1:] if pipeline.maps.leads is None else np.array(pipeline.maps.leads, "timedelta64[ns]")
     for name in pipeline.maps.variables or map(str, forecast_variables(forecast)):
         for lead in wanted:
-            if name in forecast:
-                figure = plot.forecast_map(forecast, variable=name, lead_time=lead)
-                plot.save(figure, folder / f"{name}_{int(lead / np.timedelta64(1, 'h')):03d}h.png")
+            figure = plot.forecast_map(forecast, variable=name, lead_time=lead)
+            plot.save(figure, folder / f"{name}_{int(lead / np.timedelta64(1, 'h')):03d}h.png")
 
 
 def _afterwards(attempt: Attempt, archive: Archive) -> None:
@@ -454,7 +452,7 @@ def _clean(pipeline: Pipeline, archive: Archive) -> None:
     """Delete forecasts and records that are older than they are to be kept, counted from the newest."""
     inits = archive.inits()
     if pipeline.retention is not None:
-        oldest = inits[-1] - np.timedelta64(pipeline.retention)
+        oldest = oldest_kept(inits[-1], pipeline.retention)
         for init in inits[inits < oldest]:
             archive.retire(init)
             say("retired", pipeline=pipeline.name, init=show_time(init))

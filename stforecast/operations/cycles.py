@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.local_time import nonexistent_times
@@ -130,10 +131,15 @@ class Cycle:
                 f"{show_time(before)} and {show_time(before + self.length)}",
             )
         if self._is_left_out(moment):
+            before, after = moment - self.length, moment + self.length
+            while self._is_left_out(before):
+                before = before - self.length
+            while self._is_left_out(after):
+                after = after + self.length
             raise StforecastError(
                 ErrorKind.ARGUMENT,
                 f"{name} {show_time(moment)} is a time that the clock of {self.time_zone} leaves out; next to it are "
-                f"{show_time(before - self.length)} and {show_time(before + self.length)}",
+                f"{show_time(before)} and {show_time(after)}",
             )
         init: np.datetime64 = moment
         return init
@@ -143,9 +149,33 @@ def cycle_of(pipeline: Pipeline) -> Cycle:
     """The init times of a pipeline, on the clock of its store.
 
     Raises:
-        StforecastError: what `open_store` raises.
+        StforecastError: STORE_INCOMPLETE if there is no store; ARGUMENT for a cycle between two steps of it; otherwise
+            what `open_store` raises.
     """
-    return Cycle(pipeline.cycle, open_store(pipeline.store)["time"].attrs.get("time_zone"))
+    stored = store_of(pipeline)
+    cycle = Cycle(pipeline.cycle, stored["time"].attrs.get("time_zone"))
+    step = np.timedelta64(stored.attrs["step_seconds"], "s")
+    if cycle.length % step:
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            f"cycle {show_step(cycle.length)} of {pipeline.name} is no multiple of the step of {pipeline.store}, "
+            f"{show_step(step)}, so that some init times would never have a frame; take a multiple",
+        )
+    return cycle
+
+
+def store_of(pipeline: Pipeline) -> xr.Dataset:
+    """The store of a pipeline, lazily.
+
+    Raises:
+        StforecastError: STORE_INCOMPLETE if there is none; otherwise what `open_store` raises.
+    """
+    try:
+        return open_store(pipeline.store)
+    except StforecastError as error:
+        if error.kind != ErrorKind.FILE_MISSING:
+            raise
+        raise StforecastError(ErrorKind.STORE_INCOMPLETE, str(error)) from error
 
 
 def name_of(init: np.datetime64) -> str:

@@ -16,7 +16,7 @@ from stforecast.forecaster import Forecaster
 from stforecast.grid import forecast_variables, times_of
 from stforecast.limits import limits_of
 from stforecast.operations.archive import with_cycle_times
-from stforecast.operations.pipeline import Pipeline, Rung
+from stforecast.operations.pipeline import Pipeline, Rung, present_model
 from stforecast.pretrained import load_model
 from stforecast.split import Split
 from stforecast.store import open_store
@@ -68,6 +68,46 @@ def missing_frames(times: Times, forecaster: Forecaster, last: np.datetime64, ho
     # What is older than the store never came and never will.
     earlier = earlier[earlier >= times[0]]
     return history[~np.isin(history, times)], earlier[~np.isin(earlier, times)]
+
+
+# What tells that a series and a model are of different things.
+_OF_ANOTHER_KIND = (
+    ErrorKind.CHANNELS,
+    ErrorKind.GRID_SHAPE,
+    ErrorKind.METADATA,
+    ErrorKind.SHAPE,
+    ErrorKind.TIME_FREQ,
+    ErrorKind.UNITS,
+)
+
+
+def model_of(pipeline: Pipeline, stored: xr.Dataset) -> Forecaster:
+    """The model that a pipeline forecasts by.
+
+    Args:
+        pipeline: which names it, unless a better one was fitted meanwhile.
+        stored: the pipeline's store, which it has to suit.
+
+    Raises:
+        StforecastError: CKPT_INCOMPLETE if there is none; CKPT_MISMATCH, saying how, if it is of other data; otherwise
+            what `load_model` raises.
+    """
+    name = present_model(pipeline)
+    try:
+        forecaster = load_model(name)
+    except StforecastError as error:
+        if error.kind != ErrorKind.FILE_MISSING:
+            raise
+        raise StforecastError(ErrorKind.CKPT_INCOMPLETE, str(error)) from error
+    try:
+        forecaster.check(stored)
+    except StforecastError as error:
+        # Whatever else is amiss with the store is told where it is read.
+        if error.kind in _OF_ANOTHER_KIND:
+            raise StforecastError(
+                ErrorKind.CKPT_MISMATCH, f"the model {name} does not suit {pipeline.store}: {error}"
+            ) from error
+    return forecaster
 
 
 @dataclass(frozen=True)

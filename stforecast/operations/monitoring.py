@@ -47,8 +47,13 @@ def write_metrics(file: Path, status: Status, record: Mapping[str, Any], exit_st
         exit_status: what the command ends with.
 
     Raises:
-        StforecastError: DISK_FULL, PERMISSION or IO_ERROR if it cannot be written.
+        StforecastError: FILE_MISSING if its folder is not there; DISK_FULL, PERMISSION or IO_ERROR if it cannot be
+            written.
     """
+    if not file.parent.is_dir():
+        raise StforecastError(
+            ErrorKind.FILE_MISSING, f"there is no folder {file.parent} for monitor.prometheus; make it, or name another"
+        )
     registry = CollectorRegistry()
 
     def tell(name: str, what: str, value: float | None, **labels: str) -> None:

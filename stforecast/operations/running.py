@@ -9,13 +9,12 @@ import numpy as np
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import faults_named
-from stforecast.operations.archive import Archive
-from stforecast.operations.cycles import Clock, cycle_of, name_of
+from stforecast.operations.archive import Archive, oldest_kept
+from stforecast.operations.cycles import Clock, Cycle, cycle_of, name_of, store_of
 from stforecast.operations.intake import INTAKE, check_clock, pending
 from stforecast.operations.journal import Outcome, limited, logged, run_file, say, write_run
-from stforecast.operations.pipeline import Pipeline, present_model
+from stforecast.operations.pipeline import Pipeline
 from stforecast.operations.status import known_cycle
-from stforecast.store import open_store
 from stforecast.store.versions import lock, recall
 from stforecast.time_axis import Times, show_time
 
@@ -45,13 +44,15 @@ def run(
 
     Raises:
         StforecastError: RUN_ACTIVE, naming who runs; INPUT_LATE, INPUT_STALE or INPUT_INCOMPLETE if input is missing at
-            the deadline and no fallback holds; OUTPUT_INVALID for a forecast that fails a check; TIMEOUT; faults of
+            the deadline and no fallback holds, INPUT_LATE also for an init time that is still to come; ARGUMENT for one
+            that is older than forecasts are kept; OUTPUT_INVALID for a forecast that fails a check; TIMEOUT; faults of
             store, model and disk. Nothing is published then.
     """
     clock = clock or Clock()
     # A store that cannot be opened fails the attempt, which then has a record.
     cycle, _ = known_cycle(pipeline)
     init = cycle.due(clock.now(), pipeline.input.arrives_after) if init is None else init
+    _check_come(init, cycle, clock)
     wait = pipeline.deadline if deadline is None else deadline
     archive = Archive(pipeline.output)
     with (
@@ -65,32 +66,63 @@ def run(
             done = _done_already(pipeline, init, archive)
             _keep_done(pipeline, init, done.record)
             return done
+        _check_kept(pipeline, init, archive)
         from stforecast.operations.attempt import Attempt, carry_out
 
         return carry_out(Attempt(pipeline, init, cycle.time_zone, clock), archive, wait)
 
 
-def plan(pipeline: Pipeline, *, init: np.datetime64 | None = None, clock: Clock | None = None) -> Outcome:
+def _check_come(init: np.datetime64, cycle: Cycle, clock: Clock) -> None:
+    """Refuse an init time that is still to come: a fallback would make it, and stand in the way of the real one."""
+    now = cycle.on_clock(clock.now())
+    if init > now:
+        raise StforecastError(
+            ErrorKind.INPUT_LATE,
+            f"{show_time(init)} is still to come, the clock shows {show_time(now)}; run it when it has",
+        )
+
+
+def _check_kept(pipeline: Pipeline, init: np.datetime64, archive: Archive) -> None:
+    """Refuse an init time that would be deleted as soon as it was published."""
+    published = archive.inits()
+    if pipeline.retention is None or not len(published):
+        return
+    oldest = oldest_kept(published[-1], pipeline.retention)
+    if init < oldest:
+        raise StforecastError(
+            ErrorKind.ARGUMENT,
+            f"{show_time(init)} is before what {pipeline.name} keeps by its retention, from {show_time(oldest)} on; "
+            "keep forecasts longer, or write it elsewhere with stforecast predict",
+        )
+
+
+def plan(
+    pipeline: Pipeline, *, init: np.datetime64 | None = None, force: bool = False, clock: Clock | None = None
+) -> Outcome:
     """What `run` would do, of which nothing is done: no file is opened that was delivered, and nothing is written.
 
     Args:
         pipeline: as `read_pipelines` gives it.
         init: see `run`.
+        force: see `run`.
         clock: see `run`.
 
     Raises:
-        StforecastError: faults of store and model.
+        StforecastError: INPUT_LATE and ARGUMENT as `run`; faults of store and model.
     """
     clock = clock or Clock()
-    init = cycle_of(pipeline).due(clock.now(), pipeline.input.arrives_after) if init is None else init
+    cycle = cycle_of(pipeline)
+    init = cycle.due(clock.now(), pipeline.input.arrives_after) if init is None else init
+    _check_come(init, cycle, clock)
     archive = Archive(pipeline.output)
-    if archive.holds(init):
+    if archive.holds(init) and not force:
         return _done_already(pipeline, init, archive)
-    from stforecast.operations.making import Ladder
-    from stforecast.pretrained import load_model
+    _check_kept(pipeline, init, archive)
+    from stforecast.operations.making import Ladder, model_of
 
-    check_clock(pipeline.input, open_store(pipeline.store))
-    forecaster = load_model(present_model(pipeline))
+    stored = store_of(pipeline)
+    check_clock(pipeline.input, stored)
+    forecaster = model_of(pipeline, stored)
     ladder = Ladder(pipeline, forecaster)
     lacking, came = ladder.lacking(init), pending(pipeline.input, pipeline.output / INTAKE)
     record = {
@@ -108,16 +140,23 @@ def plan(pipeline: Pipeline, *, init: np.datetime64 | None = None, clock: Clock 
     return Outcome(pipeline.name, init, "planned", message, record)
 
 
-def missed(pipeline: Pipeline, first: np.datetime64, last: np.datetime64) -> Times:
-    """The init times from one to another, both included, that are not published, (init_time,)."""
-    return Archive(pipeline.output).absent(cycle_of(pipeline).between(first, last))
+def missed(pipeline: Pipeline, first: np.datetime64, last: np.datetime64, *, clock: Clock | None = None) -> Times:
+    """The init times from one to another, both included, that are not published, (init_time,).
+
+    Those that are still to come are left out, and those that are older than forecasts are kept.
+    """
+    cycle, archive = cycle_of(pipeline), Archive(pipeline.output)
+    wanted = cycle.between(first, min(last, cycle.on_clock((clock or Clock()).now())))
+    if pipeline.retention is not None and len(wanted):
+        wanted = wanted[wanted >= oldest_kept(max(wanted[-1], *archive.inits()[-1:]), pipeline.retention)]
+    return archive.absent(wanted)
 
 
 def missed_lately(pipeline: Pipeline, number: int, *, clock: Clock | None = None) -> Times:
     """Those of the last so many init times that are not published, (init_time,)."""
     cycle = cycle_of(pipeline)
     due = cycle.due((clock or Clock()).now(), pipeline.input.arrives_after)
-    return missed(pipeline, due - (number - 1) * cycle.length, due)
+    return missed(pipeline, due - (number - 1) * cycle.length, due, clock=clock)
 
 
 def run_missed(

@@ -241,6 +241,8 @@ def known_cycle(pipeline: Pipeline) -> tuple[Cycle, list[str]]:
     try:
         return cycle_of(pipeline), []
     except (StforecastError, OSError) as error:
+        if isinstance(error, StforecastError) and error.kind == ErrorKind.ARGUMENT:
+            raise
         last = next(iter(_Runs(pipeline, "")), {})
         return Cycle(pipeline.cycle, last.get("time_zone", pipeline.input.time_zone)), [str(error)]
 
