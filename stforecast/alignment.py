@@ -9,6 +9,7 @@ import xarray as xr
 from stforecast.channels import Channels, Variable
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import COORDINATE_TOLERANCE, Grid, Positions, axis_of, check_series, find_dims, level_dim
+from stforecast.limits import LIMIT_ATTRS, unpacked_attrs
 from stforecast.sources.era5 import LONG_NAMES
 from stforecast.units import Conversion, Values
 
@@ -116,7 +117,12 @@ class Alignment:
             variable = variable.isel(where)
             conversion = self.conversions[item.name]
             if not conversion.changes_nothing:
-                variable = variable.copy(data=conversion.apply(variable.to_numpy()))
+                attrs = unpacked_attrs(variable)
+                for name in LIMIT_ATTRS:
+                    if name in attrs:
+                        attrs[name] = conversion.apply(np.asarray(attrs[name], np.float64))
+                converted = conversion.apply(variable.to_numpy())
+                variable = variable.copy(data=converted).assign_attrs(attrs).drop_encoding()
             # Levels may be another selection for each variable, so they stay the dimension without its labels.
             kept = variable.drop_vars([level], errors="ignore") if level is not None else variable
             variables[item.name] = kept.assign_attrs(units=item.units)

@@ -478,7 +478,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="What to compare with; repeat for several: persistence, climatology, damped_anomaly_persistence, "
-            "historical_average, same_time_yesterday, same_time_last_week."
+            "historical_average, same_time_yesterday, same_time_last_week, lagged_regression."
         ),
     ] = None,
     metric: Annotated[
@@ -683,6 +683,7 @@ def _projection(text: str) -> Any:
         if inspect.isclass(found)
         and issubclass(found, ccrs.Projection)
         and "central_longitude" in inspect.signature(found).parameters
+        and not found.__name__.startswith("_")
     }
     name, _, centre = text.partition(":")
     if name.lower() not in known:

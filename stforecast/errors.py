@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from operator import index
 
 # Looked for at the beginning of a word and no further, so that a long text takes no longer than its length says.
 URL = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s'\"<>]+")
@@ -234,6 +235,23 @@ _EXIT_STATUS = {
     }.items()
     for kind in kinds
 }
+
+
+def check_counts(**counts: object) -> None:
+    """Refuse what is no whole number of at least 1, by its name.
+
+    Raises:
+        StforecastError: ARGUMENT.
+
+    >>> check_counts(history=4, horizon=12)
+    """
+    for name, value in counts.items():
+        try:
+            count = index(value)  # type: ignore[arg-type]  # what it takes is the question
+        except TypeError:
+            raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be a whole number, not {value!r}") from None
+        if count < 1:
+            raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
 
 
 class StforecastError(ValueError):

@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from stforecast.channels import Channels
-from stforecast.errors import ErrorKind, StforecastError
+from stforecast.errors import ErrorKind, StforecastError, check_counts
 from stforecast.files import check_writable
 from stforecast.forecaster import Forecaster, is_first_process, versions_in_use
 from stforecast.grid import Grid, check_finite, check_series, find_dims, times_of
@@ -109,9 +109,7 @@ def fit(
     chosen = Preset(12, 12, NetworkConfig(), TrainingConfig()) if preset is None else preset_of(preset)
     history = chosen.history if history is None else history
     horizon = chosen.horizon if horizon is None else horizon
-    for name, value in (("history", history), ("horizon", horizon)):
-        if value < 1:
-            raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
+    check_counts(history=history, horizon=horizon)
     config, size = training or chosen.training, network or chosen.network
     if config.lead_weighted and size.first_guess != "regression":
         raise StforecastError(

@@ -18,7 +18,7 @@ import xarray as xr
 from stforecast.alignment import Alignment
 from stforecast.baselines import frames_at
 from stforecast.channels import Channels, Variable
-from stforecast.errors import ErrorKind, StforecastError
+from stforecast.errors import ErrorKind, StforecastError, check_counts
 from stforecast.files import faults_named, replacing, sha256
 from stforecast.grid import Grid, check_series, find_dims, on_grid_of, times_of
 from stforecast.guards import Envelope, Refuse
@@ -31,7 +31,7 @@ from stforecast.intervals import (
     bound_name,
 )
 from stforecast.local_time import nonexistent_times
-from stforecast.models.inference import Backend
+from stforecast.models.inference import Backend, check_backend
 from stforecast.models.openstl import Checkpoint
 from stforecast.models.tau import frames_of_calls
 from stforecast.networks import NetworkConfig, NetworkShape
@@ -46,6 +46,16 @@ from stforecast.windows import Rows, window_starts
 Statistics = tuple[npt.ArrayLike, npt.ArrayLike]
 
 MODEL_VERSION = 2
+
+# What tells that a series is of other data than a model.
+OF_ANOTHER_KIND = (
+    ErrorKind.CHANNELS,
+    ErrorKind.GRID_SHAPE,
+    ErrorKind.METADATA,
+    ErrorKind.SHAPE,
+    ErrorKind.TIME_FREQ,
+    ErrorKind.UNITS,
+)
 WEIGHTS_FILE, MODEL_FILE, CALIBRATION_FILE = "weights.safetensors", "model.json", "calibration.safetensors"
 
 
@@ -134,9 +144,9 @@ class Forecaster(Fitted):
             StforecastError: what `predict` raises before it looks at values.
         """
         horizon = self.horizon if horizon is None else horizon
-        for name, value in (("horizon", horizon), ("batch_size", batch_size)):
-            if value < 1:
-                raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be at least 1, not {value}")
+        check_counts(horizon=horizon, batch_size=batch_size)
+        if backend is not None:
+            check_backend(backend, next((some.device.type for some in self.network.state_dict().values()), "cpu"))
         alignment = self._aligned(series)
         if interval is not None:
             self._check_interval(interval, horizon, set(alignment.names.values()))

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.time_axis import Times, check_gaps, check_step, check_times, show_time, time_step
+from stforecast.local_time import check_time_zone
+from stforecast.time_axis import Times, check_gaps, check_step, check_times, no_times, show_time, time_step
 from stforecast.units import canonical_units
 
 Positions = npt.NDArray[np.intp]
@@ -418,7 +419,8 @@ def check_series(
         step: the step that the series must have, where it is known; a single frame is then enough.
 
     Raises:
-        StforecastError: VAR_MISSING without variables; DIMS, SHAPE, UNITS, or what `time_step` and `check_gaps` raise,
+        StforecastError: VAR_MISSING without variables; DIMS, SHAPE, UNITS; METADATA for packed values; ARGUMENT for a
+            time zone that is none; TIME_UNITS for what is no time; or what `time_step` and `check_gaps` raise,
             naming the variable or timestamp.
     """
     if not isinstance(dataset, xr.Dataset):
@@ -449,6 +451,12 @@ def check_series(
             )
         if not np.issubdtype(variable.dtype, np.number) or np.issubdtype(variable.dtype, np.complexfloating):
             raise StforecastError(ErrorKind.SHAPE, f"variable {name} is {variable.dtype}; a series holds real numbers")
+        if variable.attrs.get("scale_factor", 1) != 1 or variable.attrs.get("add_offset", 0) != 0:
+            raise StforecastError(
+                ErrorKind.METADATA,
+                f"variable {name} has scale_factor and add_offset among its attributes, so its values are packed, not "
+                f"in {variable.attrs.get('units')!r}; let xarray decode them (mask_and_scale=True, xr.decode_cf)",
+            )
         if "units" not in variable.attrs:
             raise StforecastError(
                 ErrorKind.UNITS,
@@ -456,13 +464,10 @@ def check_series(
             )
     times: npt.NDArray[Any] = dataset[time].to_numpy() if time in dataset.coords else np.empty(0)
     if not np.issubdtype(times.dtype, np.datetime64):
-        units = dataset[time].attrs.get("units")
-        stated = f", and its units are {units!r}" if units is not None else ""
-        raise StforecastError(
-            ErrorKind.TIME_UNITS,
-            f"{time} holds {times.dtype} values (the first is {times[0] if len(times) else 'absent'}{stated}), not "
-            "times; decode it with its units, e.g. 'hours since 1900-01-01'",
-        )
+        raise no_times(times, name=time, units=dataset[time].attrs.get("units"))
+    time_zone = dataset[time].attrs.get("time_zone")
+    if time_zone is not None:
+        check_time_zone(str(time_zone))
     step = time_step(times, name=time) if step is None else check_step(times, step, name=time)
     if not allow_gaps:
         check_gaps(times, step, name=time)

@@ -143,6 +143,16 @@ def as_coordinate(flags: Mapping[str, Flags]) -> xr.Variable:
     return xr.Variable(("init_time", "lead_time"), np.bitwise_or.reduce(list(flags.values())), FLAG_ATTRS)
 
 
+def check_refuse(refuse: str) -> None:
+    """Refuse what is no choice of what to refuse.
+
+    Raises:
+        StforecastError: ARGUMENT.
+    """
+    if refuse not in _REFUSED:
+        raise StforecastError(ErrorKind.ARGUMENT, f"refuse must be one of {', '.join(_REFUSED)}, not {refuse!r}")
+
+
 def refuse_flagged(
     flags: Mapping[str, Flags], refuse: Refuse, inits: Times, lead_times: npt.NDArray[np.timedelta64]
 ) -> None:
@@ -151,8 +161,7 @@ def refuse_flagged(
     Raises:
         StforecastError: OUTPUT_INVALID, naming variable, init time, lead time and what is wrong.
     """
-    if refuse not in _REFUSED:
-        raise StforecastError(ErrorKind.ARGUMENT, f"refuse must be one of {', '.join(_REFUSED)}, not {refuse!r}")
+    check_refuse(refuse)
     for name, every in flags.items():
         some = every & _REFUSED[refuse]
         if not some.any():

@@ -35,7 +35,7 @@ def harmonise(
     drop_partial: bool = False,
     region: Region | None = None,
     coarsen: int | None = None,
-    like: Grid | None = None,
+    like: xr.Dataset | Grid | None = None,
     regrid: Regridding = "linear",
     latitude: LatitudeOrder | None = None,
     longitude: LongitudeConvention | None = None,
@@ -57,7 +57,7 @@ def harmonise(
             larger than east, and either may follow any convention: (30, 60, 350, 20) and (30, 60, -10, 20) are one.
         coarsen: how many rows and columns become one, as the mean weighted by the cells' true areas; counts become
             counts by old cell.
-        like: a grid to interpolate to, inside the series' own.
+        like: a series, as an opened store, on whose grid it is to be; inside the series' own.
         regrid: how: "linear" between centres, or "conservative", means by shared area: for coarser grids.
         latitude: the direction of the rows.
         longitude: the convention of the columns.
@@ -107,6 +107,7 @@ def harmonise(
         changed = _coarsen(changed, coarsen)
         done.append(f"coarsened by {coarsen}")
     if like is not None:
+        like = Grid.of(like) if isinstance(like, xr.Dataset) else like
         changed = _regrid(changed, like, regrid)
         done.append(f"regridded to {like}, {regrid}")
     if latitude is not None:
@@ -231,6 +232,10 @@ def _geographic(series: xr.Dataset, what: str) -> Grid:
 
 def _select_region(series: xr.Dataset, region: Region) -> xr.Dataset:
     grid = _geographic(series, "region")
+    if len(region) != 4:
+        raise StforecastError(
+            ErrorKind.ARGUMENT, f"a region is (south, north, west, east) in degrees, four numbers, got {region}"
+        )
     south, north, west, east = region
     if not (np.isfinite(region).all() and -90 <= south <= north <= 90 and -360 <= west <= 360 and -360 <= east <= 360):
         raise StforecastError(

@@ -1,5 +1,7 @@
 """What values can be: physical limits by variable, and numbers that stand for nothing."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -10,6 +12,8 @@ from stforecast.units import Conversion
 # Numbers that files use for a missing value without saying so.
 _SENTINELS = (-9999.0, -999.0, -99999.0, -32768.0, -32767.0, 9999.0, 99999.0)
 _HUGE = 1e15
+# How a file says by itself what its values can be.
+LIMIT_ATTRS = ("valid_min", "valid_max", "valid_range")
 _ROUNDING = 1e-6
 
 # By standard name or name, with the units that they are in here: wide enough for the whole atmosphere of the Earth, so
@@ -43,10 +47,23 @@ def limits_of(variable: xr.DataArray) -> tuple[float, float]:
     >>> limits_of(xr.DataArray(name="msl", attrs={"units": "hPa"}))
     (800.0, 1150.0)
     """
-    known = tuple(variable.attrs.get("valid_range", _physical_limits(variable)))
-    low = variable.attrs.get("valid_min", known[0])
-    high = variable.attrs.get("valid_max", known[1])
-    return float(low), float(high)
+    attrs = unpacked_attrs(variable)
+    known = tuple(attrs.get("valid_range", _physical_limits(variable)))
+    return float(attrs.get("valid_min", known[0])), float(attrs.get("valid_max", known[1]))
+
+
+def unpacked_attrs(variable: xr.DataArray) -> dict[str, Any]:
+    """Attributes with the limits of values that were packed in their file in physical units (CF 1.11, 8.1)."""
+    attrs = dict(variable.attrs)
+    packed = variable.encoding.get("dtype")
+    if {"scale_factor", "add_offset"} & set(variable.encoding):
+        for name in LIMIT_ATTRS:
+            limit = np.asarray(attrs.get(name, np.nan))
+            # Limits of the packed kind are packed; those of the kind of the scale are not.
+            if limit.dtype.kind in "iu" and np.dtype(packed).kind in "iu":
+                unpacked = limit * variable.encoding.get("scale_factor", 1.0) + variable.encoding.get("add_offset", 0.0)
+                attrs[name] = unpacked.item() if unpacked.ndim == 0 else unpacked
+    return attrs
 
 
 def _physical_limits(variable: xr.DataArray) -> tuple[float, float]:

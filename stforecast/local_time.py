@@ -55,10 +55,11 @@ def check_local_times(times: Times, time_zone: str | None, *, name: str) -> None
         name: what the message calls the axis, with its file.
 
     Raises:
-        StforecastError: TIME_DST, naming the first three and the zone.
+        StforecastError: TIME_DST, naming the first three and the zone; ARGUMENT for a zone that is none.
     """
     if time_zone is None:
         return
+    check_time_zone(time_zone)
     values, counts = np.unique(times, return_counts=True)
     repeated = ambiguous_times(values[counts > 1], time_zone)
     if len(repeated):

@@ -18,9 +18,9 @@ from dask.delayed import delayed
 from stforecast.channels import Frames
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.files import confirm, make_durable, replacing, sha256, unwritten
-from stforecast.forecaster import Forecaster
+from stforecast.forecaster import OF_ANOTHER_KIND, Forecaster
 from stforecast.forecasts import chunk_files, open_forecast, open_group, write_forecast, write_region, write_template
-from stforecast.guards import FLAG_ATTRS, Refuse
+from stforecast.guards import FLAG_ATTRS, Refuse, check_refuse
 from stforecast.intervals import BOUNDS, bound_attrs, bound_name
 from stforecast.models.inference import Backend
 from stforecast.planning import Plan
@@ -87,6 +87,7 @@ def predict(
     """
     if memory_limit < 1:
         raise StforecastError(ErrorKind.ARGUMENT, f"memory_limit must be at least 1 byte, not {memory_limit}")
+    check_refuse(refuse)
     if output is not None:
         _check_output(Path(output))
 
@@ -113,8 +114,8 @@ def forecaster_for(
         init_times: when forecasts are to begin; the last time of the dataset by default.
 
     Raises:
-        StforecastError: ARGUMENT if no packaged model fits, saying for each why; FILE_MISSING for an unknown name; what
-            `Forecaster.load` refuses.
+        StforecastError: ARGUMENT if no packaged model is of such data, saying for each why, or several are; what
+            `Forecaster.plan` refuses if one is; FILE_MISSING for an unknown name; what `Forecaster.load` refuses.
     """
     if isinstance(model, Forecaster):
         return model
@@ -126,6 +127,9 @@ def forecaster_for(
             packaged_model(name).plan(dataset, init_times=init_times)
             fitting.append(name)
         except StforecastError as error:
+            if error.kind not in OF_ANOTHER_KIND:
+                # It is of such data; what is amiss is in these.
+                raise
             reasons[name] = error
     if len(fitting) == 1:
         return packaged_model(fitting[0])

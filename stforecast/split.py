@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.time_axis import Times, show_time
+from stforecast.time_axis import Times, no_times, show_time
 
 Period = tuple[str, str]
 
@@ -57,12 +57,16 @@ class Split:
             validation: the fraction of frames to validate on.
 
         Raises:
-            StforecastError: ARGUMENT if a fraction leaves one of the three without a frame.
+            StforecastError: ARGUMENT if a fraction leaves one of the three without a frame; TIME_UNITS for what is no
+                time.
 
         Examples:
             >>> Split.by_fraction(np.arange("2020-01-01", "2020-01-11", dtype="datetime64[D]")).test
             ('2020-01-09T00:00', '2020-01-10T00:00')
         """
+        times = np.asarray(times)
+        if not np.issubdtype(times.dtype, np.datetime64):
+            raise no_times(times, name="time")
         first, second = round(len(times) * train), round(len(times) * (train + validation))
         if not 0 < first < second < len(times):
             raise StforecastError(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +92,30 @@ def parse_step(step: timedelta | np.timedelta64 | str, *, name: str) -> np.timed
         raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be above 0, not {step!r}")
     nanoseconds: np.timedelta64 = length.to_timedelta64().astype("timedelta64[ns]")
     return nanoseconds
+
+
+def no_times(values: npt.NDArray[Any], *, name: str, units: object = None) -> StforecastError:
+    """The fault of a time axis that holds something else than datetime64: what it is, and what to do."""
+    first: Any = values[0] if len(values) else None
+    if hasattr(first, "calendar"):
+        told = (
+            f"{name} is in the calendar '{first.calendar}', wanted a Gregorian one ('standard'): its days are other "
+            "days; convert it first, e.g. dataset.convert_calendar('standard', align_on='date')"
+        )
+    elif getattr(first, "tzinfo", None) is not None:
+        told = (
+            f"{name} has the time zone {first.tzinfo}, wanted times without one; take it off, in UTC by "
+            f"dataset.assign_coords({name}=dataset.indexes['{name}'].tz_convert('UTC').tz_localize(None))"
+        )
+    elif first is None or (units is None and values.dtype.kind == "O"):
+        told = f"{name} has no times; give it datetime64 values, e.g. dataset.assign_coords({name}=…)"
+    else:
+        stated = f", and its units are {units!r}" if units is not None else ""
+        told = (
+            f"{name} holds {values.dtype} values (the first is {first}{stated}), not times; decode it with its units, "
+            "e.g. 'hours since 1900-01-01'"
+        )
+    return StforecastError(ErrorKind.TIME_UNITS, told)
 
 
 def check_times(times: Times, *, name: str = "time") -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from stforecast.allocation import keep_freed_memory, memory_named
 from stforecast.checkpoints import WholeFiles, latest_checkpoint, prune
-from stforecast.errors import ErrorKind, StforecastError
+from stforecast.errors import ErrorKind, StforecastError, check_counts
 from stforecast.files import faults_named, replacing
 from stforecast.models.losses import forecast_loss, square_error
 from stforecast.models.tau import frames_of_calls, rollout
@@ -106,7 +106,8 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "gradient_clip", "rollout_steps", "patience"):
+        check_counts(epochs=self.epochs, batch_size=self.batch_size, rollout_steps=self.rollout_steps)
+        for name in ("learning_rate", "gradient_clip", "patience"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise StforecastError(ErrorKind.ARGUMENT, f"{name} must be above 0, not {value}")

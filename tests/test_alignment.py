@@ -9,6 +9,7 @@ from stforecast.alignment import Alignment
 from stforecast.channels import Channels
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid
+from stforecast.limits import check_range, limits_of
 from stforecast.units import Conversion
 
 
@@ -74,6 +75,18 @@ def test_what_goes_in_comes_out_again(change: Callable[[xr.Dataset], xr.Dataset]
         assert back[str(name)].dtype == came[name].dtype
         mine = came[name].transpose(alignment.dims[0], ..., *alignment.dims[1:])
         np.testing.assert_allclose(back[str(name)][:, 0].to_numpy(), mine.to_numpy(), rtol=1e-5)
+
+
+def test_limits_that_a_file_gives_are_converted_with_its_values() -> None:
+    model = make_series(variables=("slp",)) + 101_000
+    model["slp"].attrs["units"] = "Pa"
+    pressure = (model / 100).map(lambda slp: slp, keep_attrs=True)
+    pressure["slp"].attrs |= {"units": "hPa", "valid_range": np.array([800.0, 1100.0])}
+    block = aligned(pressure, model).to_model(pressure)
+    check_range(block["slp"].transpose("time", ...))
+    np.testing.assert_allclose(limits_of(block["slp"]), (80_000, 110_000))
+    with pytest.raises(StforecastError, match="slp in Pa should be 80000 to 110000"):
+        check_range(block["slp"] + 20_000)
 
 
 @pytest.mark.parametrize("step", [1, -1], ids=["eastward", "westward"])

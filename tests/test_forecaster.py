@@ -574,7 +574,7 @@ def with_value(series: xr.Dataset, value: float) -> xr.Dataset:
             ErrorKind.DIMS,
             r"wanted one latitude \(Y\) dimension among \['a', 'b', 'time'\]",
         ),
-        (lambda s: s.drop_vars("time"), ErrorKind.TIME_UNITS, "the first is absent"),
+        (lambda s: s.drop_vars("time"), ErrorKind.TIME_UNITS, "time has no times"),
         (lambda s: s.assign(u10=s["u10"].astype(str)), ErrorKind.SHAPE, "variable u10 is <U"),
         (lambda s: s.isel(latitude=slice(0)), ErrorKind.SHAPE, r"latitude has shape \(0,\)"),
         (lambda s: s.isel(time=slice(0)), ErrorKind.TIME_SHORT, "the model needs 4 frames: time has 0 frame"),
@@ -790,7 +790,8 @@ def test_a_store_has_its_own_split(stored: xr.Dataset) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"epochs": 0}, "epochs must be above 0, not 0"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number, not 1.5"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"divergence_reduction": "max"}, "must be 'mean' or 'sum', not 'max'"),

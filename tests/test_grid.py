@@ -139,6 +139,14 @@ def without_units(series: xr.Dataset) -> xr.Dataset:
     return series.assign(t2m=series["t2m"].drop_attrs())
 
 
+def in_zone(zone: str):
+    return lambda s: s.assign_coords(time=("time", s["time"].to_numpy(), {"time_zone": zone}))
+
+
+def packed(series: xr.Dataset) -> xr.Dataset:
+    return series.assign(t2m=series["t2m"].assign_attrs(scale_factor=0.01, add_offset=250.0))
+
+
 @pytest.mark.parametrize(
     ("spoil", "match"),
     [
@@ -150,6 +158,11 @@ def without_units(series: xr.Dataset) -> xr.Dataset:
         (lambda s: s.assign(t2m=s["t2m"].astype(str)), "variable t2m is <U"),
         (without_units, r"variable t2m has no units; set dataset\['t2m'\]"),
         (lambda s: s.assign_coords(time=np.arange(80.0)), "time holds float64 values .the first is 0.0."),
+        (lambda s: s.drop_vars("time"), "time has no times; give it datetime64 values"),
+        (lambda s: s.convert_calendar("noleap", use_cftime=True), "time is in the calendar 'noleap', wanted a Greg"),
+        (lambda s: s.assign_coords(time=s.indexes["time"].tz_localize("UTC")), "time has the time zone UTC, .*tz_conv"),
+        (in_zone("Europe/Berln"), "unknown time zone 'Europe/Berln', wanted an IANA name"),
+        (packed, "t2m has scale_factor and add_offset among its attributes, so its values are packed, not in 'K'"),
         (lambda s: s.isel(time=[0, 1, 1, 2]), "duplicate"),
         (lambda s: s.isel(time=[0, 1, 2, 5]), "gap"),
     ],

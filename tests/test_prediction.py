@@ -20,6 +20,7 @@ from stforecast.forecaster import Forecaster
 from stforecast.guards import MEAN_DRIFT, NOT_FINITE, OUT_OF_RANGE, VARIANCE_DRIFT, Envelope
 from stforecast.networks import NetworkConfig
 from stforecast.prediction import _blocks, predict
+from stforecast.pretrained import load_model
 from stforecast.split import Split
 from stforecast.store import prepare
 from stforecast.training import TrainingConfig
@@ -192,6 +193,36 @@ def test_without_a_model_that_fits_each_packaged_one_says_why(series: xr.Dataset
     for name in stf.packaged_models():
         assert f"\n  {name}: " in str(caught.value)
     assert "stforecast.fit(dataset, preset='weather')" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"backend": "bogus"}, "backend must be one of"),
+        ({"refuse": "bogus"}, "refuse must be one of"),
+        ({"horizon": 1.5}, "horizon must be a whole number, not 1.5"),
+        ({"horizon": "24h"}, "horizon must be a whole number, not '24h'"),
+    ],
+)
+def test_what_is_asked_for_of_lazy_data_is_checked_at_once(
+    series: xr.Dataset, forecaster: Forecaster, options: dict, match: str
+) -> None:
+    with pytest.raises(StforecastError, match=match):
+        predict(series.chunk(time=10), forecaster, **options)
+
+
+def test_what_is_amiss_with_data_of_a_packaged_model_is_said_itself() -> None:
+    model = load_model("north-atlantic-pressure")
+    times = np.arange(40) * np.timedelta64(1, "D") + np.datetime64("2010-01-01", "ns")
+    values = np.full((40, *model.grid.shape), 101_300, np.float32)
+    pressure = xr.Dataset(
+        {"slp": (("time", "lat", "lon"), values, {"units": "Pa"})},
+        {"time": times, "lat": model.grid.y, "lon": model.grid.x},
+    )
+    with pytest.raises(StforecastError, match="not increasing: .*sortby"):
+        predict(pressure.isel(time=slice(None, None, -1)))
+    with pytest.raises(StforecastError, match="init time 2030-01-01T00:00 is not a frame"):
+        predict(pressure, init_times="2030-01-01")
 
 
 # ---- what a forecast is held against

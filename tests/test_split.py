@@ -70,3 +70,12 @@ def test_a_series_without_a_split_says_where_one_comes_from() -> None:
 def test_a_period_with_an_open_end_is_no_single_day() -> None:
     assert parse_period("2016-01-01..") == ("2016-01-01", "")
     assert parse_period("..2016") == ("", "2016")
+
+
+def test_times_come_as_xarray_and_pandas_have_them() -> None:
+    series = make_series(40)
+    expected = Split.by_fraction(series["time"].to_numpy())
+    assert Split.by_fraction(series["time"]) == Split.by_fraction(series.indexes["time"]) == expected
+    with pytest.raises(StforecastError, match="time is in the calendar '360_day'") as caught:
+        Split.by_fraction(series.convert_calendar("360_day", align_on="date", use_cftime=True)["time"].to_numpy())
+    assert caught.value.kind == ErrorKind.TIME_UNITS

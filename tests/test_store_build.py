@@ -15,9 +15,9 @@ import xarray as xr
 from factory import make_city, make_series
 
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.limits import check_range
+from stforecast.limits import check_range, limits_of
 from stforecast.split import Split
-from stforecast.store import layout, open_store, prepare, validate
+from stforecast.store import append, layout, open_store, prepare, validate
 from stforecast.store.build import Build
 
 
@@ -106,6 +106,26 @@ def test_frames_with_nan_are_dropped_when_that_is_asked_for(tmp_path: Path) -> N
     np.testing.assert_array_equal(opened["time"], expected["time"])
     xr.testing.assert_allclose(opened["t2m"].compute(), expected["t2m"], rtol=0, atol=6e-5)
     assert opened.attrs["gaps"] == 2
+
+
+def test_limits_of_values_that_xarray_unpacked_are_unpacked_too(tmp_path: Path) -> None:
+    """The limits of packed integers stay what they are in the file, as CF has them."""
+    pressure = make_series(variables=("slp",)) + 101_000
+    pressure["slp"].attrs |= {"units": "Pa", "valid_range": np.array([-20_000, 15_000], np.int16)}
+    packing = {"dtype": "int16", "scale_factor": 1.0, "add_offset": 100_000.0, "_FillValue": np.int16(-32_768)}
+    pressure.to_netcdf(tmp_path / "slp.nc", encoding={"slp": packing})
+    with xr.open_dataset(tmp_path / "slp.nc") as opened:
+        assert limits_of(opened["slp"]) == (80_000, 115_000)
+        prepare(opened, tmp_path / "s.zarr", fractions(opened))
+
+
+def test_text_beside_the_frames_is_kept_without_a_warning(tmp_path: Path) -> None:
+    versions = ("time", np.where(np.arange(80) < 70, "0001", "0005"), {"long_name": "experiment version"})
+    series = make_series().assign_coords(expver=versions)
+    prepare(series.isel(time=slice(75)), tmp_path / "s.zarr", fractions(series.isel(time=slice(75))))
+    append(series.isel(time=slice(72, 80)), tmp_path / "s.zarr")
+    with open_store(tmp_path / "s.zarr") as stored:
+        assert stored["expver"].to_numpy().tolist() == series["expver"].to_numpy().tolist()
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])

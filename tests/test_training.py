@@ -567,7 +567,7 @@ def test_what_is_settled_by_the_configuration_cannot_be_told_to_lightning(stored
         ({"schedule": "sine"}, "schedule must be 'cosine' or 'one_cycle' or 'constant', not 'sine'"),
         ({"weight_averaging": 1.0}, "weight_averaging must be at least 0 and below 1, not 1.0"),
         ({"patience": 0}, "patience must be above 0, not 0"),
-        ({"rollout_steps": 0}, "rollout_steps must be above 0"),
+        ({"rollout_steps": 0}, "rollout_steps must be at least 1, not 0"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(options: dict, match: str) -> None:

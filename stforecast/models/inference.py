@@ -87,7 +87,7 @@ class CheckedNetwork:
         self._is_asked_for = backend is not None
         device = next((tensor.device.type for tensor in network.state_dict().values()), "cpu")
         if backend is not None:
-            _check_backend(backend, device)
+            check_backend(backend, device)
         self._wanted: Backend = backend or _chosen(samples, device)
         self._examples = examples
         self._run: Run | None = network if self._wanted == "eager" else None
@@ -167,7 +167,12 @@ def _largest(values: Tensor) -> float:
     return float(values.nan_to_num(0.0, 0.0, 0.0).abs().max())
 
 
-def _check_backend(backend: str, device: str) -> None:
+def check_backend(backend: str, device: str) -> None:
+    """Refuse a backend that is none, is not for this type of device, or is not installed.
+
+    Raises:
+        StforecastError: ARGUMENT or BACKEND, saying how to get it.
+    """
     if backend not in get_args(Backend):
         raise StforecastError(
             ErrorKind.ARGUMENT, f"backend must be one of {', '.join(get_args(Backend))}, not {backend!r}"

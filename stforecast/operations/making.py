@@ -12,7 +12,7 @@ import xarray as xr
 
 from stforecast.baselines import fit_references
 from stforecast.errors import ErrorKind, StforecastError
-from stforecast.forecaster import Forecaster
+from stforecast.forecaster import OF_ANOTHER_KIND, Forecaster
 from stforecast.grid import forecast_variables, times_of
 from stforecast.limits import limits_of
 from stforecast.operations.archive import with_cycle_times
@@ -70,17 +70,6 @@ def missing_frames(times: Times, forecaster: Forecaster, last: np.datetime64, ho
     return history[~np.isin(history, times)], earlier[~np.isin(earlier, times)]
 
 
-# What tells that a series and a model are of different things.
-_OF_ANOTHER_KIND = (
-    ErrorKind.CHANNELS,
-    ErrorKind.GRID_SHAPE,
-    ErrorKind.METADATA,
-    ErrorKind.SHAPE,
-    ErrorKind.TIME_FREQ,
-    ErrorKind.UNITS,
-)
-
-
 def model_of(pipeline: Pipeline, stored: xr.Dataset) -> Forecaster:
     """The model that a pipeline forecasts by.
 
@@ -103,7 +92,7 @@ def model_of(pipeline: Pipeline, stored: xr.Dataset) -> Forecaster:
         forecaster.check(stored)
     except StforecastError as error:
         # Whatever else is amiss with the store is told where it is read.
-        if error.kind in _OF_ANOTHER_KIND:
+        if error.kind in OF_ANOTHER_KIND:
             raise StforecastError(
                 ErrorKind.CKPT_MISMATCH, f"the model {name} does not suit {pipeline.store}: {error}"
             ) from error

@@ -51,6 +51,7 @@ def run(
     clock = clock or Clock()
     # A store that cannot be opened fails the attempt, which then has a record.
     cycle, _ = known_cycle(pipeline)
+    is_asked_for = init is not None
     init = cycle.due(clock.now(), pipeline.input.arrives_after) if init is None else init
     _check_come(init, cycle, clock)
     wait = pipeline.deadline if deadline is None else deadline
@@ -66,7 +67,8 @@ def run(
             done = _done_already(pipeline, init, archive)
             _keep_done(pipeline, init, done.record)
             return done
-        _check_kept(pipeline, init, archive)
+        if is_asked_for:
+            _check_kept(pipeline, init, archive)
         from stforecast.operations.attempt import Attempt, carry_out
 
         return carry_out(Attempt(pipeline, init, cycle.time_zone, clock), archive, wait)

@@ -13,6 +13,7 @@ import xarray as xr
 
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.grid import Grid, axis_of, find_dims
+from stforecast.limits import unpacked_attrs
 from stforecast.local_time import check_local_times
 from stforecast.netcdf import open_netcdf
 from stforecast.sources import era5
@@ -27,7 +28,6 @@ from stforecast.units import canonical_units
 # They name variables that a series does not carry along.
 _REFERENCES = ("bounds", "climatology", "grid_mapping", "coordinates", "cell_measures", "ancillary_variables")
 _SERIES_AXES = ("T", "Z", "Y", "X")
-_LIMITS = ("valid_min", "valid_max", "valid_range")
 # ERA5's experiment versions: what is final, and what may still be corrected (ERA5T).
 _EXPVER, _FINAL, _PRELIMINARY = "expver", "1", "5"
 
@@ -498,25 +498,11 @@ def _join_in_time(parts: Sequence[_Part], name: str) -> xr.Variable:
     stored = first.encoding.get("preferred_chunks", {}).get(dims[0], 1)
     cells = tuple(first.sizes[dim] for dim in dims[1:])
     array = lazy_array(readers, [len(part.times) for part in parts], cells, stored=stored)
-    attrs = common_attrs(_unpacked(part.dataset[name]) for part in parts)
+    attrs = common_attrs(unpacked_attrs(part.dataset[name]) for part in parts)
     if "units" in first.attrs:
         # Known to be the same unit in every file, if not to the letter.
         attrs["units"] = first.attrs["units"]
     return xr.Variable(("time", *dims[1:]), array, _plain(attrs))
-
-
-def _unpacked(variable: xr.DataArray) -> dict[str, Any]:
-    """Attributes with the limits of packed values in physical units (CF 1.11, 8.1)."""
-    attrs = dict(variable.attrs)
-    packed = variable.encoding.get("dtype")
-    if {"scale_factor", "add_offset"} & set(variable.encoding):
-        for name in _LIMITS:
-            limit = np.asarray(attrs.get(name, np.nan))
-            # Limits of the packed kind are packed; those of the kind of the scale are not.
-            if limit.dtype.kind in "iu" and np.dtype(packed).kind in "iu":
-                unpacked = limit * variable.encoding.get("scale_factor", 1.0) + variable.encoding.get("add_offset", 0.0)
-                attrs[name] = unpacked.item() if unpacked.ndim == 0 else unpacked
-    return attrs
 
 
 def _plain(attrs: Mapping[str, Any], *others: str) -> dict[str, Any]:

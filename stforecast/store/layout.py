@@ -12,6 +12,7 @@ import zarr
 import zarr.codecs
 
 from stforecast.grid import axis_of, find_dims
+from stforecast.limits import unpacked_attrs
 from stforecast.normalization import Normalization, Values
 from stforecast.store.shards import ZSTD_LEVEL
 
@@ -58,7 +59,9 @@ def in_store_order(series: xr.Dataset) -> xr.Dataset:
     time, y, x = find_dims(series, "T", "Y", "X")
     names = {time: "time"} | {str(dim): "level" for dim in series.dims if axis_of(series, dim) == "Z"}
     ordered = series.rename({old: new for old, new in names.items() if old != new}).transpose("time", ..., y, x)
-    return ordered.assign_coords(time=ordered["time"].astype("datetime64[ns]")).drop_encoding()
+    # Without its encoding a variable no longer tells that its limits are packed.
+    limits = {name: variable.assign_attrs(unpacked_attrs(variable)) for name, variable in ordered.data_vars.items()}
+    return ordered.assign(limits).assign_coords(time=ordered["time"].astype("datetime64[ns]")).drop_encoding()
 
 
 def write_template(group: Path, series: xr.Dataset, layout: Layout, normalization: Normalization) -> None:
@@ -68,6 +71,9 @@ def write_template(group: Path, series: xr.Dataset, layout: Layout, normalizatio
     for name, coordinate in coordinates.variables.items():
         if "time" in coordinate.dims:
             encoding[name]["chunks"] = coordinate.shape
+        if coordinate.dtype.kind == "U":
+            # Text of a fixed length is in no version of Zarr's specification, and zarr warns of it.
+            coordinates[name] = coordinate.astype(object)
     encoding["time"] |= TIME_ENCODING
     coordinates.to_zarr(group, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
     opened = zarr.open_group(group, mode="r+", zarr_format=3)

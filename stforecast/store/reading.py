@@ -274,5 +274,6 @@ def _compare(name: str, method: str, moments: Moments) -> None:
         raise StforecastError(
             ErrorKind.STATS_STALE,
             f"variable {name} was normalized ({method}) with statistics that are not of its training frames (mean "
-            f"{moments.mean}, standard deviation {moments.standard_deviation}); prepare the store anew",
+            f"{moments.mean}, standard deviation {moments.standard_deviation}), as after an append "
+            "into that period; append with refit=True (--refit), or prepare the store anew",
         )

@@ -117,6 +117,12 @@ def evaluate(
         array([[-1., -2., -3.],
                [ 1.,  2.,  3.]])
     """
+    for name, given, opener in (
+        ("forecast", forecast, "open_forecast"),
+        ("truth", truth, "open_store or open_dataset"),
+    ):
+        if not isinstance(given, xr.Dataset):
+            raise TypeError(f"{name} must be an xarray.Dataset, not {type(given).__name__}; open a path by {opener}")
     check_forecast(forecast)
     check_verifiable_dims(forecast)
     forecast = forecast[forecast_variables(forecast)]
