@@ -12,6 +12,7 @@ from scheduled import HORIZON, PREPARED, TIMES, clock_of, deliver, make_pipeline
 import stforecast as stf
 from stforecast.errors import ErrorKind, StforecastError
 from stforecast.operations.archive import Archive
+from stforecast.operations.attempt import Attempt
 from stforecast.operations.cycles import name_of
 from stforecast.operations.making import within_limits
 from stforecast.operations.running import missed, plan, run, run_missed
@@ -79,6 +80,16 @@ def test_n01_late_input_is_waited_for_and_then_told_of(tmp_path: Path) -> None:
     assert not (pipeline.output / "latest").exists()
     record = json.loads((pipeline.output / "runs" / f"{name_of(TIMES[NEXT])}.json").read_text())
     assert (record["status"], record["error"]["kind"]) == ("failed", "INPUT_LATE")
+
+
+def test_an_hour_that_the_clock_leaves_out_is_not_waited_for(tmp_path: Path) -> None:
+    pipeline = make_pipeline(tmp_path)
+    half_hours = np.arange("2016-03-13T01:00", "2016-03-13T04:00", 30, "datetime64[m]").astype("datetime64[ns]")
+    in_new_york = Attempt(pipeline, half_hours[-1], "America/New_York", clock_of(NEXT))
+    np.testing.assert_array_equal(in_new_york.may_come(half_hours), half_hours[[0, 1, 4, 5]])
+    np.testing.assert_array_equal(in_new_york.may_come(half_hours[2:4]), [])
+    in_utc = Attempt(pipeline, half_hours[-1], None, clock_of(NEXT))
+    np.testing.assert_array_equal(in_utc.may_come(half_hours), half_hours)
 
 
 def test_n07_only_the_newest_of_several_waits_for_its_input(tmp_path: Path) -> None:

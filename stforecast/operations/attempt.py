@@ -21,6 +21,7 @@ from stforecast.files import faults_named
 from stforecast.forecaster import Forecaster
 from stforecast.forecasts import open_forecast, write_forecast
 from stforecast.grid import check_forecast, forecast_variables
+from stforecast.local_time import nonexistent_times
 from stforecast.operations.archive import FORECAST, RECORD, Archive, clear_unfinished, describe, oldest_kept
 from stforecast.operations.cycles import Clock, name_of, store_of
 from stforecast.operations.discretion import Discretion
@@ -106,6 +107,13 @@ class Attempt:
         """What was refused in this and in earlier attempts, but for files that have come anew since."""
         taken = {name for one in self.intake.files for name in one["file"].split(", ")}
         return [*(one for one in self._refused_before if one["file"] not in taken), *self.intake.refused]
+
+    def may_come(self, lacking: Times) -> Times:
+        """Those of some frames that a provider could deliver: not those of an hour that the clock leaves out."""
+        if self._time_zone is None:
+            return lacking
+        shown: Times = lacking[~np.isin(lacking, nonexistent_times(lacking, self._time_zone))]
+        return shown
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -249,7 +257,8 @@ def _gather(attempt: Attempt, ladder: Ladder, wait: timedelta) -> Times:
             history, earlier = ladder.missing(attempt.init)
             lacking: Times = np.union1d(history, earlier)
             # For a frame from days ago that never came the runs waited that had it in their history.
-            awaited = len(history) or len(earlier if before is None else earlier[earlier > before])
+            recent = earlier if before is None else earlier[earlier > before]
+            awaited = len(attempt.may_come(np.union1d(history, recent)))
         left = until - clock.ticks()
         if not awaited or left <= 0:
             break
