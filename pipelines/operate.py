@@ -113,7 +113,7 @@ def run(*arguments: object, says: str) -> None:
     """Show a command, what it says and how it ends."""
     words = [str(word.relative_to(Path.cwd())) if isinstance(word, Path) else str(word) for word in arguments]
     print(f"\n# {says}\n$ stforecast {shlex.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, "-m", "stforecast.cli", *words], check=False).returncode  # noqa: S603
+    status = subprocess.run([sys.executable, "-m", "stforecast", *words], check=False).returncode  # noqa: S603
     print(f"-> exit status {status}", flush=True)
 
 

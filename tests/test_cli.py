@@ -551,3 +551,20 @@ def test_what_cannot_unwind_is_ended_with_its_stacks(tmp_path: Path) -> None:
         _, told = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "waits.py" in told
+
+
+def test_ctrl_c_while_the_command_line_loads_is_answered_as_later() -> None:
+    pressed = (
+        "import sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'stforecast.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "from stforecast.__main__ import main\n"
+        "main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", pressed], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "stforecast: interrupted [INTERRUPTED]\n")
+    told = subprocess.run([sys.executable, "-m", "stforecast", "--help"], capture_output=True, text=True, check=False)
+    assert told.returncode == 0
+    assert "Usage: stforecast" in told.stdout

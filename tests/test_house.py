@@ -27,6 +27,7 @@ STOREYS = (
     {"fitting", "pretrained", "prediction"},
     {"operations"},
     {"cli"},
+    {"__main__"},
 )
 
 

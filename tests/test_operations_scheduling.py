@@ -202,7 +202,7 @@ def test_a_dry_run_says_what_would_be_started_and_does_nothing(tmp_path: Path, m
 def test_g18_told_to_end_it_ends_its_run_as_well(tmp_path: Path) -> None:
     """The frames of today never come: the init time before is given up at once, the newest is waited for."""
     pipeline = make_pipeline(tmp_path, catch_up=1, deadline="1h")
-    command = [sys.executable, "-m", "stforecast.cli", "schedule", str(tmp_path / "pipeline.yaml")]
+    command = [sys.executable, "-m", "stforecast", "schedule", str(tmp_path / "pipeline.yaml")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             until = time.monotonic() + 120

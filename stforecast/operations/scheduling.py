@@ -115,7 +115,7 @@ class Children:
                 return -signal.SIGTERM
             # In a session of its own, for Ctrl-C would else reach it as well as what `end` sends.
             child = subprocess.Popen(  # noqa: S603  this very interpreter and package
-                [sys.executable, "-m", "stforecast.cli", *arguments], stdin=subprocess.DEVNULL, start_new_session=True
+                [sys.executable, "-m", "stforecast", *arguments], stdin=subprocess.DEVNULL, start_new_session=True
             )
             self._running.add(child)
         try:
