@@ -466,7 +466,7 @@ def check_series(
     if not np.issubdtype(times.dtype, np.datetime64):
         raise no_times(times, name=time, units=dataset[time].attrs.get("units"))
     time_zone = dataset[time].attrs.get("time_zone")
-    if time_zone is not None:
+    if time_zone:
         check_time_zone(str(time_zone))
     step = time_step(times, name=time) if step is None else check_step(times, step, name=time)
     if not allow_gaps:

@@ -129,7 +129,7 @@ def forecaster_for(
         except StforecastError as error:
             if error.kind not in OF_ANOTHER_KIND:
                 # It is of such data; what is amiss is in these.
-                raise
+                raise StforecastError(error.kind, f"{name}: {error}") from error
             reasons[name] = error
     if len(fitting) == 1:
         return packaged_model(fitting[0])

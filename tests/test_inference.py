@@ -256,7 +256,7 @@ def test_8_bits_of_a_network_without_a_tau_are_refused() -> None:
 def test_8_bits_are_refused_beyond_2_percent_of_the_spread(
     factor: float, is_kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "_check_backend", lambda backend, device: None)
+    monkeypatch.setattr(inference, "check_backend", lambda backend, device: None)
     monkeypatch.setitem(inference._PREPARATIONS, "int8", lambda network, inputs: lambda frames: factor * frames)
     run, frames = CheckedNetwork(nn.Identity(), "int8"), frames_of()
     frames -= frames.mean()
