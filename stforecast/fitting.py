@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -160,7 +161,7 @@ def fit(
     begun = None
     alone: AbstractContextManager[None] = nullcontext()
     if run is not None:
-        if is_first_process():
+        if _begins_first():
             alone = lock(Path(run), busy=ErrorKind.RUN_ACTIVE, doing="fitted into")
         asked = {"network": asdict(size), "training": asdict(config), "history": history, "horizon": horizon}
         data = _data_digest(opened, windows["train"])
@@ -258,6 +259,12 @@ def _part_starts(times: Times, step: np.timedelta64, history: int, horizon: int,
             f"{show_time(times[rows.start])} to {show_time(times[rows.stop - 1])}",
         )
     return starts
+
+
+def _begins_first() -> bool:
+    """Whether this process is not one that another one began to train with it, as launchers tell by these."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    return all(rank == "0" for rank in ranks)
 
 
 def _check_lags(config: NetworkConfig, step: np.timedelta64) -> None:
