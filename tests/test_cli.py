@@ -192,6 +192,7 @@ def test_what_plot_is_asked_for_is_what_it_draws(plot: Callable[..., int], monke
         (("map.png", "--level", 500), "variable t2m has no levels; leave level=500 out", 2),
         (("map.png", "--kind", "interval", "--variable", "u10"), "the forecast has no bounds of u10", 3),
         (("map.png", "--projection", "Robin"), "there is no projection Robin; there are Aitoff, AlbersEqualArea", 2),
+        (("map.png", "--projection", "_Eckert"), "there is no projection _Eckert; there are Aitoff", 2),
         (("map.png", "--projection", "Robinson:1,2"), "wants a centre in degrees, e.g. Robinson:-30, not Robin", 2),
         (("map.png", "--projection", "Gnomonic:x"), "a centre in degrees, e.g. Gnomonic:-30,40, not Gnomonic:x", 2),
         (("map.png", "--context", "none.geojson"), "there is no file none.geojson to draw over the map", 3),

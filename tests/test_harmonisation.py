@@ -198,9 +198,10 @@ def test_f12_an_empty_region_is_refused_with_both_ranges() -> None:
 
 
 @pytest.mark.parametrize(
-    "region", [(60, 30, 0, 10), (-91, 30, 0, 10), (0, 30, 0, 400), (0, float("nan"), 0, 10), (0, 30, -400, 10)]
+    "region",
+    [(60, 30, 0, 10), (-91, 30, 0, 10), (0, 30, 0, 400), (0, float("nan"), 0, 10), (0, 30, -400, 10), (30, 60, 0)],
 )
-def test_a_region_that_is_none_is_refused(region: tuple[float, float, float, float]) -> None:
+def test_a_region_that_is_none_is_refused(region: tuple[float, ...]) -> None:
     refused(ErrorKind.ARGUMENT, r"a region is \(south, north, west, east\)", globe(), region=region)
 
 

@@ -91,6 +91,7 @@ def test_n07_what_was_missed_is_made_up_for_oldest_first(
     [
         (("--init", INIT, "--catch-up", "3"), "exclude each other", 2),
         (("--force",), "name it with --init", 2),
+        (("--backfill", "2016-02-10..2016-02-09"), "--backfill: ", 2),
         (("--init", "2016-02-10T01"), "is no init time of a cycle of 6 h", 2),
         (("--deadline", "soon"), "--deadline: wanted a length of time", 2),
         (("--only", "huge"), "has no pipeline huge; there are tiny", 2),

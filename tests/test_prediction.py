@@ -1,9 +1,12 @@
+import copy
 import itertools
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import torch
@@ -165,6 +168,17 @@ def test_blocks_of_other_frames_are_made_anew(
     mended["t2m"][19] += 1
     written = predict(mended, forecaster, **options)
     xr.testing.assert_allclose(written, predict(mended, forecaster, init_times=init_times), rtol=1e-6)
+
+
+def test_forecasts_that_are_written_in_threads_leave_dask_as_it_was(
+    tmp_path: Path, series: xr.Dataset, forecaster: Forecaster
+) -> None:
+    before = copy.deepcopy(dask.config.config)
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(8):
+            threads.submit(predict, series, forecaster, output=tmp_path / f"{number}.zarr")
+    assert len(list(tmp_path.glob("[0-9].zarr"))) == 8
+    assert dask.config.config == before
 
 
 def test_an_output_is_not_overwritten_and_named_before_the_work(

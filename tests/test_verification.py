@@ -266,6 +266,11 @@ def test_references_that_learn_nothing_need_no_training_part() -> None:
     assert evaluate(forecast, series)["source"].to_numpy().tolist() == ["forecast"]
 
 
+def test_paths_are_told_how_to_be_opened() -> None:
+    with pytest.raises(TypeError, match="forecast must be an xarray.Dataset, not str; open a path by open_forecast"):
+        evaluate("forecast.nc", make_series())
+
+
 def test_inputs_are_left_as_they_were() -> None:
     series = truth_with_holes()
     forecast = Persistence().predict(series, init_times=inits_of(series), horizon=3)
