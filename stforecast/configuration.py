@@ -116,15 +116,17 @@ def _check_keys(node: Any, path: Path) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
+            _check_keys(value, path)
+            if not isinstance(key, yaml.ScalarNode):
+                # What such a key is refused for is told where values are made of it.
+                continue
             line = key.start_mark.line + 1
             if key.value in seen:
                 raise StforecastError(
                     ErrorKind.ARGUMENT,
                     f"{path} has the key {key.value} in line {seen[key.value]} and again in line {line}; keep one",
                 )
-            if isinstance(key, yaml.ScalarNode):
-                seen[key.value] = line
-            _check_keys(value, path)
+            seen[key.value] = line
     elif isinstance(node, yaml.SequenceNode):
         for each in node.value:
             _check_keys(each, path)

@@ -174,12 +174,13 @@ class Grid:
             *_, second, widest = np.sort(apart)
             if widest > 2 * second and 360 - extent <= 1.5 * second:
                 gap = int(apart.argmax())
-                turn = "% 360" if self.x.min() < 0 else "+ 180) % 360 - 180"
+                x = f"dataset.{self.x_name}"
+                turned = f"{x} % 360" if self.x.min() < 0 else f"({x} + 180) % 360 - 180"
                 raise StforecastError(
                     ErrorKind.GRID_LON,
                     f"{self.x_name} jumps from {self.x[gap]:g} to {self.x[gap + 1]:g} while its ends are neighbours on "
                     "the globe; number its columns from the jump on, e.g. dataset.assign_coords("
-                    f"{self.x_name}={'(' * turn.count(')')}dataset.{self.x_name} {turn}).sortby('{self.x_name}')",
+                    f"{self.x_name}={turned}).sortby('{self.x_name}')",
                 )
 
     @classmethod

@@ -72,6 +72,12 @@ def test_k06_aliases_of_aliases_are_counted_before_they_are_spelled_out(tmp_path
         read_yaml(written(tmp_path, "#" * 2**21))
 
 
+def test_a_key_that_is_no_word_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StforecastError, match="found unhashable key") as caught:
+        read_yaml(written(tmp_path, "{city}: bonn"))
+    assert caught.value.kind.exit_status == 2
+
+
 def test_files_that_are_no_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StforecastError, match="there is no file"):
         read_yaml(tmp_path / "absent.yaml")

@@ -120,6 +120,10 @@ def test_what_would_be_deleted_at_once_is_not_made(tmp_path: Path) -> None:
     ) as caught:
         run(pipeline, init=TIMES[NEXT - 2], clock=clock_of(NEXT + 1))
     assert caught.value.kind == ErrorKind.ARGUMENT
+    with pytest.raises(StforecastError, match="by its retention"):
+        plan(pipeline, init=TIMES[NEXT - 2], clock=clock_of(NEXT + 1))
+    # A clock that went wrong asks for nothing; that its input is not there is told as ever.
+    assert plan(pipeline, clock=clock_of(NEXT - 9)).status == "planned"
     wanted = missed(pipeline, TIMES[NEXT - 9], TIMES[NEXT + 1], clock=clock_of(NEXT + 1))
     np.testing.assert_array_equal(wanted, TIMES[[NEXT - 1, NEXT]])
 

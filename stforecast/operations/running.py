@@ -113,13 +113,14 @@ def plan(
         StforecastError: INPUT_LATE and ARGUMENT as `run`; faults of store and model.
     """
     clock = clock or Clock()
-    cycle = cycle_of(pipeline)
+    cycle, is_asked_for = cycle_of(pipeline), init is not None
     init = cycle.due(clock.now(), pipeline.input.arrives_after) if init is None else init
     _check_come(init, cycle, clock)
     archive = Archive(pipeline.output)
     if archive.holds(init) and not force:
         return _done_already(pipeline, init, archive)
-    _check_kept(pipeline, init, archive)
+    if is_asked_for:
+        _check_kept(pipeline, init, archive)
     from stforecast.operations.making import Ladder, model_of
 
     stored = store_of(pipeline)
